@@ -1,0 +1,81 @@
+//! Project chores that need more than cargo.
+//!
+//! `cargo run -p xtask -- protos` writes the protobuf code: messages into `crates/api/src/pb/`, gRPC
+//! service stubs into `crates/rpc/src/pb/`. Both are checked in, so a user builds neither protoc nor a
+//! generator. `cargo run -p xtask -- protos --check` fails when the checked-in code is stale.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const PROTOS: [&str; 13] = [
+    "auth.proto", "etcdserver.proto", "health.proto", "kv.proto", "lease.proto", "membership.proto", "raft.proto",
+    "raft_internal.proto", "record.proto", "rpc.proto", "snap.proto", "v3election.proto", "v3lock.proto",
+];
+const PACKAGES: [&str; 11] = [
+    "authpb", "etcdserverpb", "grpc.health.v1", "leasepb", "membershippb", "mvccpb", "raftpb", "snappb", "v3electionpb",
+    "v3lockpb", "walpb",
+];
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let outcome = match args.as_slice() {
+        ["protos"] => protos(false),
+        ["protos", "--check"] => protos(true),
+        _ => Err("usage: xtask protos [--check]".into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("xtask: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn protos(check: bool) -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let fds = protox::compile(PROTOS, [root.join("proto")])?;
+    let scratch = std::env::temp_dir().join(format!("oxetcd-protos-{}", std::process::id()));
+    let messages = scratch.join("api");
+    let stubs = scratch.join("rpc");
+    std::fs::create_dir_all(&messages)?;
+    std::fs::create_dir_all(&stubs)?;
+
+    let mut config = prost_build::Config::new();
+    config.bytes(["."]).out_dir(&messages);
+    config.compile_fds(fds.clone())?;
+
+    let mut services = tonic_prost_build::configure().out_dir(&stubs).build_transport(false);
+    for package in PACKAGES {
+        services = services.extern_path(format!(".{package}"), format!("::api::pb::{}", package.replace('.', "_")));
+    }
+    services.compile_fds(fds)?;
+
+    let outcome = install(&messages, &root.join("crates/api/src/pb"), check)
+        .and_then(|()| install(&stubs, &root.join("crates/rpc/src/pb"), check));
+    std::fs::remove_dir_all(&scratch)?;
+    outcome
+}
+
+/// Copies the non-empty generated files over the checked-in ones, or compares them.
+fn install(from: &Path, to: &Path, check: bool) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    let mut files: Vec<PathBuf> = std::fs::read_dir(from)?.map(|e| e.map(|e| e.path())).collect::<std::io::Result<_>>()?;
+    files.sort();
+    for file in files {
+        let fresh = std::fs::read_to_string(&file)?;
+        if fresh.lines().all(|l| l.trim().is_empty() || l.starts_with("//")) {
+            continue;
+        }
+        let target = to.join(file.file_name().ok_or("generated file without a name")?);
+        if !check {
+            std::fs::write(&target, fresh)?;
+        } else if std::fs::read_to_string(&target).ok().as_deref() != Some(&fresh) {
+            return Err(format!("{} is stale: run `cargo run -p xtask -- protos`", target.display()).into());
+        }
+    }
+    Ok(())
+}
