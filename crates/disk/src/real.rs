@@ -1,1 +1,175 @@
+//! The disk of the operating system: Linux, through `std::fs` and `rustix`.
 
+use crate::{Disk, File, LockKind, Metadata, OpenOptions, SharedDisk};
+use rustix::fs::{FallocateFlags, FlockOperation};
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The machine's own file systems.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+impl RealDisk {
+    pub fn shared() -> SharedDisk {
+        Arc::new(RealDisk)
+    }
+}
+
+impl Disk for RealDisk {
+    fn open(&self, path: &Path, options: OpenOptions) -> io::Result<Box<dyn File>> {
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(options.write)
+            .create(options.create && !options.create_new)
+            .create_new(options.create_new)
+            .mode(if options.mode == 0 { 0o600 } else { options.mode })
+            .open(path)?;
+        Ok(Box::new(RealFile(file)))
+    }
+
+    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        let m = fs::metadata(path)?;
+        Ok(Metadata {
+            is_dir: m.is_dir(),
+            len: if m.is_dir() { 0 } else { m.len() },
+            mode: m.permissions().mode() & 0o777,
+        })
+    }
+
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(path)? {
+            names.extend(entry?.file_name().into_string().ok());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn create_dir_all(&self, path: &Path, mode: u32) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(mode).create(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir_all(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        fs::File::open(path)?.sync_all()
+    }
+
+    fn available(&self, path: &Path) -> io::Result<u64> {
+        let s = rustix::fs::statvfs(path)?;
+        Ok(s.f_bavail.saturating_mul(s.f_frsize))
+    }
+}
+
+struct RealFile(fs::File);
+
+impl File for RealFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buf.len() {
+            match self.0.read_at(&mut buf[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(buf, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) if self.len()? < len => self.set_len(len),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&self.0, flags, offset, len).map_err(|e| match e {
+            rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS => io::ErrorKind::Unsupported.into(),
+            other => other.into(),
+        })
+    }
+
+    fn try_lock(&self, kind: LockKind) -> io::Result<bool> {
+        match kind {
+            LockKind::OfdExclusive => ofd_lock(&self.0, libc::F_WRLCK),
+            LockKind::FlockExclusive => flock(&self.0, FlockOperation::NonBlockingLockExclusive),
+            LockKind::FlockShared => flock(&self.0, FlockOperation::NonBlockingLockShared),
+        }
+    }
+
+    fn unlock(&self, kind: LockKind) -> io::Result<()> {
+        match kind {
+            LockKind::OfdExclusive => ofd_lock(&self.0, libc::F_UNLCK).map(drop),
+            LockKind::FlockExclusive | LockKind::FlockShared => flock(&self.0, FlockOperation::Unlock).map(drop),
+        }
+    }
+}
+
+fn flock(file: &fs::File, operation: FlockOperation) -> io::Result<bool> {
+    match rustix::fs::flock(file, operation) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Go's fileutil locks WAL segments with open-file-description locks, which rustix has no call for.
+fn ofd_lock(file: &fs::File, kind: libc::c_int) -> io::Result<bool> {
+    let lock = libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    // SAFETY: the descriptor is open for the call's duration (borrowed from `file`), and `lock` is a valid,
+    // initialised struct flock that the kernel only reads for F_OFD_SETLK.
+    let outcome = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
+    if outcome == 0 {
+        return Ok(true);
+    }
+    let e = io::Error::last_os_error();
+    match e.raw_os_error() {
+        Some(libc::EAGAIN | libc::EACCES) => Ok(false),
+        _ => Err(e),
+    }
+}

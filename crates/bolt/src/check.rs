@@ -1,0 +1,94 @@
+//! Walking the whole tree: which pages are in use, and whether the structure holds.
+
+use crate::db::Inner;
+use crate::page::{BUCKET_FLAG, Meta, Page};
+use crate::view::{DEPTH_MAX, Root, parse_bucket};
+use crate::{Db, Error};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+struct Walk<'a> {
+    db: &'a Inner,
+    hwm: u64,
+    /// Extents in use: start → pages.
+    used: BTreeMap<u64, u64>,
+}
+
+/// Extents that the tree of this meta uses, ascending.
+pub(crate) fn reachable(db: &Inner, meta: &Meta) -> Result<Vec<(u64, u64)>, Error> {
+    let mut walk = Walk { db, hwm: meta.hwm, used: BTreeMap::new() };
+    walk.tree(meta.root, None, None, 0)?;
+    Ok(walk.used.into_iter().collect())
+}
+
+impl Walk<'_> {
+    /// Checks the page at `id`, whose keys must lie in `[low, high)`, and everything below it.
+    fn tree(&mut self, id: u64, low: Option<&[u8]>, high: Option<&[u8]>, depth: usize) -> Result<(), Error> {
+        if depth > DEPTH_MAX {
+            return Err(Error::corrupt(id, 0, "the tree is too deep: a cycle"));
+        }
+        let page = self.db.page(id, self.hwm)?;
+        self.claim(&page)?;
+        check_bounds(&page, low, high)?;
+        if page.is_leaf() {
+            return self.buckets_in(&page, depth);
+        }
+        for i in 0..page.count() {
+            let next = if i + 1 < page.count() { Some(page.key_slice(i + 1)) } else { high };
+            self.tree(page.child(i), Some(page.key_slice(i)), next, depth + 1)?;
+        }
+        Ok(())
+    }
+
+    fn claim(&mut self, page: &Page) -> Result<(), Error> {
+        let (start, len) = (page.id, 1 + u64::from(page.overflow));
+        let before = self.used.range(..start + len).next_back();
+        if before.is_some_and(|(s, n)| s + n > start) {
+            return Err(Error::corrupt(start, 0, "page is referenced twice"));
+        }
+        self.used.insert(start, len);
+        Ok(())
+    }
+
+    fn buckets_in(&mut self, page: &Arc<Page>, depth: usize) -> Result<(), Error> {
+        for i in 0..page.count() {
+            if page.flags(i) & BUCKET_FLAG == 0 {
+                continue;
+            }
+            match parse_bucket(page.id, &page.value(i))?.0 {
+                Root::Page(root) => self.tree(root, None, None, depth + 1)?,
+                Root::Inline(inline) => self.buckets_in(&inline, depth + 1)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_bounds(page: &Page, low: Option<&[u8]>, high: Option<&[u8]>) -> Result<(), Error> {
+    let Some(last) = page.count().checked_sub(1) else { return Ok(()) };
+    if low.is_some_and(|low| page.key_slice(0) < low) {
+        return Err(Error::corrupt(page.id, 0, "first key is below its branch's key"));
+    }
+    if high.is_some_and(|high| page.key_slice(last) >= high) {
+        return Err(Error::corrupt(page.id, 0, "last key is not below the next branch's key"));
+    }
+    Ok(())
+}
+
+impl Db {
+    /// Checks every page of the last commit, and that each page below the high-water mark is either in use or free.
+    pub fn check(&self) -> Result<(), Error> {
+        let view = self.view();
+        let (meta, free) = {
+            let state = self.0.state();
+            (state.meta, state.free.pages())
+        };
+        let used: u64 = reachable(&self.0, &meta)?.iter().map(|(_, n)| n).sum();
+        drop(view);
+        if used + free + 2 != meta.hwm {
+            let what = format!("{used} pages in use and {free} free of {}", meta.hwm);
+            return Err(Error::corrupt(0, 0, what));
+        }
+        Ok(())
+    }
+}

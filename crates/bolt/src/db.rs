@@ -1,0 +1,276 @@
+//! Opening, pages by number, and the register of open views.
+
+use crate::cache::Cache;
+use crate::check::reachable;
+use crate::free::Free;
+use crate::page::{self, ELEMENT, FREELIST, HEADER, LEAF, Meta, NO_FREELIST, Page};
+use crate::tx::WriteTx;
+use crate::view::View;
+use crate::Error;
+use bytes::Bytes;
+use disk::{File, LockKind, OpenOptions, SharedDisk};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// How a database is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Page size of a new file, bytes; a power of two. An existing file has its own.
+    pub page_size: u32,
+    /// Budget of the page cache, bytes.
+    pub cache_bytes: usize,
+    pub read_only: bool,
+    /// Leaves out every sync: for files that are thrown away on a crash.
+    pub no_sync: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { page_size: 4096, cache_bytes: 64 << 20, read_only: false, no_sync: false }
+    }
+}
+
+/// An open database. Clones share it.
+#[derive(Clone)]
+pub struct Db(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub file: Box<dyn File>,
+    pub path: PathBuf,
+    pub page_size: usize,
+    pub options: Options,
+    pub state: Mutex<State>,
+    cache: Mutex<Cache>,
+}
+
+pub(crate) struct State {
+    pub meta: Meta,
+    pub free: Free,
+    /// Open views: txid → how many.
+    pub views: BTreeMap<u64, usize>,
+    pub file_len: u64,
+    pub writing: bool,
+    pub poisoned: bool,
+}
+
+impl std::fmt::Debug for Db {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Db").field("path", &self.0.path).finish_non_exhaustive()
+    }
+}
+
+impl Db {
+    /// Opens the file, making it when it is absent or empty, and locks it for as long as the handle lives.
+    ///
+    /// # Errors
+    /// Locked by another process, not a database, corrupt, or the disk failed.
+    pub fn open(disk: SharedDisk, path: &Path, options: Options) -> Result<Db, Error> {
+        let open = if options.read_only { OpenOptions::read() } else { OpenOptions::create() };
+        let file = disk.open(path, open.mode(0o600)).map_err(Error::io("open the database file"))?;
+        let lock = if options.read_only { LockKind::FlockShared } else { LockKind::FlockExclusive };
+        if !file.try_lock(lock).map_err(Error::io("lock the database file"))? {
+            return Err(Error::Locked { path: path.to_path_buf() });
+        }
+        if file.is_empty().map_err(Error::io("stat the database file"))? {
+            if options.read_only {
+                return Err(Error::NotADatabase { path: path.to_path_buf(), what: "the file is empty".into() });
+            }
+            create(&*file, &options)?;
+            let parent = path.parent().unwrap_or(Path::new("/"));
+            disk.sync_dir(parent).map_err(Error::io("sync the database's directory"))?;
+        }
+        let meta = read_meta(&*file, path)?;
+        let file_len = file.len().map_err(Error::io("stat the database file"))?;
+        let state = State {
+            meta,
+            free: Free::default(),
+            views: BTreeMap::new(),
+            file_len,
+            writing: false,
+            poisoned: false,
+        };
+        let cache = Mutex::new(Cache::new(options.cache_bytes));
+        let page_size = meta.page_size as usize;
+        let inner = Inner { file, path: path.to_path_buf(), page_size, options, state: Mutex::new(state), cache };
+        let db = Db(Arc::new(inner));
+        if !db.0.options.read_only {
+            db.rebuild_free(&meta)?;
+        }
+        Ok(db)
+    }
+
+    /// Everything below the high-water mark that the tree does not reach is free. A stored free list is not needed
+    /// for that; its own pages are freed with it, since the next commit stores none.
+    fn rebuild_free(&self, meta: &Meta) -> Result<(), Error> {
+        let used = reachable(&self.0, meta)?;
+        let stored = match meta.freelist {
+            NO_FREELIST => 2..2,
+            id => id..id + self.0.extent_len(id, FREELIST, meta.hwm)?,
+        };
+        let mut free = Free::default();
+        let mut next = 2;
+        for (start, len) in used.into_iter().chain([(meta.hwm, 0)]) {
+            free_without(&mut free, next, start, &stored);
+            next = start + len;
+        }
+        if !stored.is_empty() {
+            // The current meta still names the list: it must survive until a newer meta is durable.
+            free.free_later(meta.txid + 1, stored.start, stored.end - stored.start);
+        }
+        self.0.state().free = free;
+        Ok(())
+    }
+
+    /// A stable image of the last commit.
+    pub fn view(&self) -> View {
+        View::open(self.0.clone())
+    }
+
+    /// Starts the write transaction.
+    ///
+    /// # Errors
+    /// Another one is under way, or an earlier commit failed.
+    pub fn begin(&self) -> Result<WriteTx, Error> {
+        if self.0.options.read_only {
+            return Err(Error::Misuse("the database is open read-only"));
+        }
+        WriteTx::begin(self.0.clone())
+    }
+
+    /// Bytes up to the high-water mark: etcd's `dbSize`.
+    pub fn size(&self) -> u64 {
+        self.0.state().meta.hwm * self.0.page_size as u64
+    }
+
+    /// Bytes that are in use: etcd's `dbSizeInUse`.
+    pub fn in_use_bytes(&self) -> u64 {
+        let state = self.0.state();
+        (state.meta.hwm - state.free.pages().min(state.meta.hwm)) * self.0.page_size as u64
+    }
+
+    /// Page size, bytes.
+    pub fn page_size(&self) -> u32 {
+        self.0.page_size as u32
+    }
+}
+
+/// Adds `[from, to)` without the pages in `taken`.
+fn free_without(free: &mut Free, from: u64, to: u64, taken: &std::ops::Range<u64>) {
+    let low = to.min(taken.start.max(from));
+    free.add(from, low - from);
+    let high = from.max(taken.end.min(to)).max(low);
+    free.add(high, to - high);
+}
+
+fn create(file: &dyn File, options: &Options) -> Result<(), Error> {
+    let size = options.page_size;
+    if !size.is_power_of_two() || !(1024..=65_536).contains(&size) {
+        return Err(Error::Misuse("page size must be a power of two from 1024 to 65536"));
+    }
+    let mut image = Vec::with_capacity(4 * size as usize);
+    for txid in 0..2 {
+        let meta = Meta { page_size: size, root: 3, sequence: 0, freelist: 2, hwm: 4, txid };
+        image.extend(meta.encode(txid));
+    }
+    for (id, flags) in [(2, FREELIST), (3, LEAF)] {
+        let mut page = vec![0; size as usize];
+        page::put_header(&mut page, id, flags, 0, 0);
+        image.extend(page);
+    }
+    file.write_at(&image, 0).map_err(Error::io("write a new database file"))?;
+    file.sync_data().map_err(Error::io("sync a new database file"))
+}
+
+/// The valid meta with the higher txid. The second one is looked for where each page size would put it.
+fn read_meta(file: &dyn File, path: &Path) -> Result<Meta, Error> {
+    let len = file.len().map_err(Error::io("stat the database file"))?;
+    let read = |at: u64| {
+        let mut b = [0; 80];
+        let n = file.read_at(&mut b, at).map_err(Error::io("read a meta page"))?;
+        Ok::<_, Error>(Meta::parse(&b[..n]))
+    };
+    let first = read(0)?;
+    let second = match first {
+        Ok(meta) => read(u64::from(meta.page_size))?,
+        Err(_) => {
+            let mut found = Err("no second meta page");
+            for at in (0..8).map(|i| 1024_u64 << i) {
+                if let Ok(meta) = read(at)?
+                    && u64::from(meta.page_size) == at
+                {
+                    found = Ok(meta);
+                }
+            }
+            found
+        }
+    };
+    let meta = match (first, second) {
+        (Ok(a), Ok(b)) => Ok(if b.txid > a.txid { b } else { a }),
+        (Ok(m), Err(_)) | (Err(_), Ok(m)) => Ok(m),
+        (Err(what), Err(_)) => Err(Error::NotADatabase { path: path.to_path_buf(), what: what.into() }),
+    }?;
+    if meta.hwm * u64::from(meta.page_size) > len {
+        let what = format!("file has {len} bytes, but pages up to {} are in use", meta.hwm);
+        return Err(Error::NotADatabase { path: path.to_path_buf(), what });
+    }
+    Ok(meta)
+}
+
+impl Inner {
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic happens under this lock")
+    }
+
+    pub fn forget(&self, page: u64) {
+        self.cache.lock().expect("no panic happens under this lock").forget(page);
+    }
+
+    /// A branch or leaf page with its overflow pages. `hwm` bounds what can be asked for.
+    pub fn page(&self, id: u64, hwm: u64) -> Result<Arc<Page>, Error> {
+        if let Some(page) = self.cache.lock().expect("no panic happens under this lock").find(id) {
+            return Ok(page);
+        }
+        let page = Arc::new(Page::parse(id, self.read_extent(id, hwm)?)?);
+        self.cache.lock().expect("no panic happens under this lock").insert(page.clone());
+        Ok(page)
+    }
+
+    fn read_extent(&self, id: u64, hwm: u64) -> Result<Bytes, Error> {
+        if id < 2 || id >= hwm {
+            return Err(Error::corrupt(id, 0, format!("page is outside [2, {hwm})")));
+        }
+        let mut bytes = vec![0; self.page_size];
+        let at = id * self.page_size as u64;
+        self.file.read_exact_at(&mut bytes, at).map_err(Error::io("read a page"))?;
+        let (_, count, overflow) = page::check_header(id, &bytes)?;
+        if u64::from(overflow) >= hwm - id {
+            return Err(Error::corrupt(id, 12, format!("{overflow} overflow pages reach past the end")));
+        }
+        if overflow > 0 {
+            let first = bytes.len();
+            bytes.resize(first * (1 + overflow as usize), 0);
+            let rest = &mut bytes[first..];
+            self.file.read_exact_at(rest, at + first as u64).map_err(Error::io("read a page"))?;
+        }
+        if HEADER + count * ELEMENT > bytes.len() {
+            return Err(Error::corrupt(id, 10, format!("{count} elements do not fit")));
+        }
+        Ok(bytes.into())
+    }
+
+    /// Pages taken by the extent at `id`, whose flags must be these.
+    pub fn extent_len(&self, id: u64, flags: u16, hwm: u64) -> Result<u64, Error> {
+        let mut bytes = [0; HEADER];
+        let at = id.saturating_mul(self.page_size as u64);
+        self.file.read_exact_at(&mut bytes, at).map_err(Error::io("read a page"))?;
+        let (found, _, overflow) = page::check_header(id, &bytes)?;
+        if found != flags {
+            return Err(Error::corrupt(id, 8, format!("flags are {found:#x}, not {flags:#x}")));
+        }
+        if id.saturating_add(u64::from(overflow)) >= hwm {
+            return Err(Error::corrupt(id, 12, format!("{overflow} overflow pages reach past the end")));
+        }
+        Ok(1 + u64::from(overflow))
+    }
+}

@@ -1,0 +1,294 @@
+//! Views: a commit's state, readable from any thread for as long as someone holds it.
+
+use crate::db::Inner;
+use crate::page::{BUCKET_FLAG, Meta, Page, u64_at};
+use crate::Error;
+use bytes::Bytes;
+use std::ops::Bound;
+use std::sync::Arc;
+
+/// A tree deeper than this is a cycle: 2^32 elements fit into far fewer levels.
+pub(crate) const DEPTH_MAX: usize = 64;
+
+/// A stable state of the database. Clones share it; its pages are kept until the last one is gone.
+#[derive(Clone)]
+pub struct View(Arc<Registered>);
+
+struct Registered {
+    db: Arc<Inner>,
+    meta: Meta,
+    free_pages: u64,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut state = self.db.state();
+        if let Some(n) = state.views.get_mut(&self.meta.txid) {
+            *n -= 1;
+            if *n == 0 {
+                state.views.remove(&self.meta.txid);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View").field("txid", &self.0.meta.txid).finish_non_exhaustive()
+    }
+}
+
+/// Where a bucket's tree begins.
+#[derive(Clone, Debug)]
+pub(crate) enum Root {
+    Page(u64),
+    Inline(Arc<Page>),
+}
+
+/// Reads a bucket's header: 16 bytes, and an inline page behind them when the root is 0.
+pub(crate) fn parse_bucket(page: u64, value: &Bytes) -> Result<(Root, u64), Error> {
+    if value.len() < 16 {
+        return Err(Error::corrupt(page, 0, "bucket header is shorter than 16 bytes"));
+    }
+    let sequence = u64_at(value, 8);
+    match u64_at(value, 0) {
+        0 => {
+            let inline = Page::parse(0, value.slice(16..))?;
+            match inline.is_leaf() {
+                true => Ok((Root::Inline(Arc::new(inline)), sequence)),
+                false => Err(Error::corrupt(page, 0, "inline bucket is not a leaf")),
+            }
+        }
+        root => Ok((Root::Page(root), sequence)),
+    }
+}
+
+impl View {
+    pub(crate) fn open(db: Arc<Inner>) -> View {
+        let (meta, free_pages) = {
+            let mut state = db.state();
+            let meta = state.meta;
+            *state.views.entry(meta.txid).or_insert(0) += 1;
+            (meta, state.free.pages())
+        };
+        View(Arc::new(Registered { db, meta, free_pages }))
+    }
+
+    pub fn txid(&self) -> u64 {
+        self.0.meta.txid
+    }
+
+    /// Bytes up to the high-water mark.
+    pub fn size(&self) -> u64 {
+        self.0.meta.hwm * self.0.db.page_size as u64
+    }
+
+    /// Bytes of free pages when the view was opened.
+    pub fn free_bytes(&self) -> u64 {
+        self.0.free_pages * self.0.db.page_size as u64
+    }
+
+    fn page(&self, id: u64) -> Result<Arc<Page>, Error> {
+        self.0.db.page(id, self.0.meta.hwm)
+    }
+
+    fn load(&self, root: &Root) -> Result<Arc<Page>, Error> {
+        match root {
+            Root::Page(id) => self.page(*id),
+            Root::Inline(page) => Ok(page.clone()),
+        }
+    }
+
+    /// The element of the bucket with exactly this key: value and flags.
+    fn find(&self, root: &Root, key: &[u8]) -> Result<Option<(Bytes, u32)>, Error> {
+        let mut page = self.load(root)?;
+        for _ in 0..DEPTH_MAX {
+            if page.is_leaf() {
+                return Ok(page.search(key).ok().map(|i| (page.value(i), page.flags(i))));
+            }
+            page = self.page(page.child(page.child_index(key)))?;
+        }
+        Err(Error::corrupt(page.id, 0, "the tree is too deep: a cycle"))
+    }
+
+    fn bucket(&self, name: &[u8]) -> Result<Option<Root>, Error> {
+        let root = self.0.meta.root;
+        match self.find(&Root::Page(root), name)? {
+            Some((value, flags)) if flags & BUCKET_FLAG != 0 => Ok(Some(parse_bucket(root, &value)?.0)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Names of all buckets, ascending.
+    pub fn buckets(&self) -> Result<Vec<Bytes>, Error> {
+        let mut range = Range::new(self.clone(), Some(Root::Page(self.0.meta.root)), Bound::Unbounded, Bound::Unbounded);
+        let mut names = Vec::new();
+        while let Some((key, _, flags)) = range.advance()? {
+            if flags & BUCKET_FLAG != 0 {
+                names.push(key);
+            }
+        }
+        Ok(names)
+    }
+
+    /// The key's value; `None` when bucket or key is absent.
+    pub fn get(&self, bucket: &[u8], key: &[u8]) -> Result<Option<Bytes>, Error> {
+        match self.bucket(bucket)? {
+            Some(root) => Ok(self.find(&root, key)?.map(|(value, _)| value)),
+            None => Ok(None),
+        }
+    }
+
+    /// The bucket's pairs between the bounds, ascending; nothing when the bucket is absent.
+    pub fn range(&self, bucket: &[u8], start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<Range, Error> {
+        let root = self.bucket(bucket)?;
+        Ok(Range::new(self.clone(), root, start, end))
+    }
+
+    /// The bucket's last pair.
+    pub fn last(&self, bucket: &[u8]) -> Result<Option<(Bytes, Bytes)>, Error> {
+        let Some(root) = self.bucket(bucket)? else { return Ok(None) };
+        let mut page = self.load(&root)?;
+        for _ in 0..DEPTH_MAX {
+            if page.is_leaf() {
+                let last = page.count().checked_sub(1);
+                return Ok(last.map(|i| (page.key(i), page.value(i))));
+            }
+            page = self.page(page.child(page.count() - 1))?;
+        }
+        Err(Error::corrupt(page.id, 0, "the tree is too deep: a cycle"))
+    }
+
+    /// The database as a file: what bbolt's `Tx.WriteTo` writes.
+    pub fn image(&self) -> Image {
+        let mut head = self.0.meta.encode(0);
+        let older = Meta { txid: self.0.meta.txid.saturating_sub(1), ..self.0.meta };
+        head.extend(older.encode(1));
+        Image { view: self.clone(), head }
+    }
+}
+
+/// A database image that is read piece by piece.
+#[derive(Debug)]
+pub struct Image {
+    view: View,
+    head: Vec<u8>,
+}
+
+impl Image {
+    /// Bytes of the whole image.
+    pub fn len(&self) -> u64 {
+        self.view.size()
+    }
+
+    /// Never: an image has two meta pages.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Fills `buf` from `offset`; both must lie inside the image.
+    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), Error> {
+        if offset + buf.len() as u64 > self.len() {
+            return Err(Error::Misuse("read past the end of a database image"));
+        }
+        let in_head = (self.head.len() as u64).saturating_sub(offset).min(buf.len() as u64) as usize;
+        let (first, rest) = buf.split_at_mut(in_head);
+        if in_head > 0 {
+            let at = offset as usize;
+            first.copy_from_slice(&self.head[at..at + in_head]);
+        }
+        let file = &self.view.0.db.file;
+        file.read_exact_at(rest, offset + in_head as u64).map_err(Error::io("read a page"))
+    }
+}
+
+/// Pairs of a bucket, ascending. Pages are read as it goes.
+#[derive(Debug)]
+pub struct Range {
+    view: View,
+    root: Option<Root>,
+    start: Bound<Vec<u8>>,
+    end: Bound<Vec<u8>>,
+    stack: Vec<(Arc<Page>, usize)>,
+    failed: bool,
+}
+
+fn own(bound: Bound<&[u8]>) -> Bound<Vec<u8>> {
+    bound.map(<[u8]>::to_vec)
+}
+
+impl Range {
+    fn new(view: View, root: Option<Root>, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Range {
+        Range { view, root, start: own(start), end: own(end), stack: Vec::new(), failed: false }
+    }
+
+    fn advance(&mut self) -> Result<Option<(Bytes, Bytes, u32)>, Error> {
+        if let Some(root) = self.root.take() {
+            let page = self.view.load(&root)?;
+            self.descend(page, true)?;
+        }
+        loop {
+            let Some((page, next)) = self.stack.last_mut() else { return Ok(None) };
+            if *next >= page.count() {
+                self.stack.pop();
+                continue;
+            }
+            let (page, at) = (page.clone(), *next);
+            *next += 1;
+            if !page.is_leaf() {
+                let child = self.view.page(page.child(at))?;
+                self.descend(child, false)?;
+                continue;
+            }
+            let past = match &self.end {
+                Bound::Included(end) => page.key_slice(at) > end.as_slice(),
+                Bound::Excluded(end) => page.key_slice(at) >= end.as_slice(),
+                Bound::Unbounded => false,
+            };
+            if past {
+                self.stack.clear();
+                return Ok(None);
+            }
+            return Ok(Some((page.key(at), page.value(at), page.flags(at))));
+        }
+    }
+
+    /// Puts the path to the first pair on the stack. Only the very first descent looks at the start.
+    fn descend(&mut self, mut page: Arc<Page>, seek: bool) -> Result<(), Error> {
+        loop {
+            if self.stack.len() >= DEPTH_MAX {
+                return Err(Error::corrupt(page.id, 0, "the tree is too deep: a cycle"));
+            }
+            let from = match (&self.start, seek) {
+                (Bound::Unbounded, _) | (_, false) => 0,
+                (Bound::Included(key) | Bound::Excluded(key), true) if !page.is_leaf() => page.child_index(key),
+                (Bound::Included(key), true) => page.search(key).unwrap_or_else(|i| i),
+                (Bound::Excluded(key), true) => page.search(key).map_or_else(|i| i, |i| i + 1),
+            };
+            if page.is_leaf() {
+                self.stack.push((page, from));
+                return Ok(());
+            }
+            let child = self.view.page(page.child(from))?;
+            self.stack.push((page, from + 1));
+            page = child;
+        }
+    }
+}
+
+impl Iterator for Range {
+    type Item = Result<(Bytes, Bytes), Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        match self.advance() {
+            Ok(pair) => pair.map(|(key, value, _)| Ok((key, value))),
+            Err(e) => {
+                self.failed = true;
+                Some(Err(e))
+            }
+        }
+    }
+}

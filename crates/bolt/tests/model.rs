@@ -1,0 +1,202 @@
+//! The page store against a map: random histories, views held across commits, and a crash at every disk operation.
+
+use bolt::{Db, Fill, Options, View};
+use bytes::Bytes;
+use disk::{Crash, SharedDisk, SimDisk, SimOptions};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::path::Path;
+
+type Map = BTreeMap<Bytes, BTreeMap<Bytes, Bytes>>;
+
+struct Rng(u64);
+
+impl Rng {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+}
+
+fn options(page_size: u32) -> Options {
+    Options { page_size, cache_bytes: 64 << 10, ..Options::default() }
+}
+
+fn open(disk: &SharedDisk, page_size: u32) -> Db {
+    Db::open(disk.clone(), Path::new("/db"), options(page_size)).expect("opens")
+}
+
+/// One transaction of random changes, on the database and on a copy of the map. `None` when the disk failed.
+fn change(db: &Db, map: &Map, rng: &mut Rng) -> (Map, Result<(), bolt::Error>) {
+    let mut next = map.clone();
+    let outcome = (|| {
+        let mut tx = db.begin()?;
+        for name in ["key", "meta", "lease"] {
+            tx.create_bucket(name.as_bytes())?;
+            next.entry(name.into()).or_default();
+        }
+        let big = rng.below(8) == 0;
+        for _ in 0..rng.below(if big { 300 } else { 12 }) {
+            let bucket = ["key", "key", "key", "meta", "lease"][rng.below(5) as usize];
+            let key = Bytes::from(format!("{:04}", rng.below(600)));
+            let entries = next.get_mut(bucket.as_bytes()).unwrap();
+            if rng.below(3) == 0 {
+                assert_eq!(tx.delete(bucket.as_bytes(), &key)?, entries.remove(&key).is_some());
+            } else {
+                let len = if rng.below(40) == 0 { 9000 } else { rng.below(120) };
+                let value = Bytes::from(vec![b'v'; len as usize]);
+                let fill = if rng.below(2) == 0 { Fill::Append } else { Fill::Half };
+                tx.put(bucket.as_bytes(), key.clone(), value.clone(), fill)?;
+                entries.insert(key, value);
+            }
+        }
+        tx.commit()
+    })();
+    (next, outcome)
+}
+
+fn content(view: &View) -> Map {
+    let names = view.buckets().unwrap();
+    names
+        .into_iter()
+        .map(|name| {
+            let pairs = view.range(&name, Bound::Unbounded, Bound::Unbounded).unwrap().map(Result::unwrap).collect();
+            (name, pairs)
+        })
+        .collect()
+}
+
+#[test]
+fn random_histories_equal_a_map_for_all_page_sizes() {
+    for (seed, page_size) in [(1, 4096), (2, 4096), (3, 16_384), (4, 65_536), (5, 1024)] {
+        let sim = SimDisk::new(SimOptions { seed, capacity: u64::MAX });
+        let disk = sim.shared();
+        let mut rng = Rng(seed);
+        let mut map = Map::new();
+        let mut db = open(&disk, page_size);
+        let mut held: Vec<(View, Map)> = Vec::new();
+        for round in 0..150 {
+            let (next, outcome) = change(&db, &map, &mut rng);
+            outcome.unwrap();
+            map = next;
+            let view = db.view();
+            assert_eq!(content(&view), map, "seed {seed} round {round}");
+            let from = Bytes::from(format!("{:04}", rng.below(600)));
+            let some: Vec<_> = view
+                .range(b"key", Bound::Excluded(&from), Bound::Included(b"0500"))
+                .unwrap()
+                .map(|p| p.unwrap().0)
+                .collect();
+            let expected: Vec<_> =
+                map[&b"key"[..]].keys().filter(|k| **k > from && k.as_ref() <= &b"0500"[..]).cloned().collect();
+            assert_eq!(some, expected);
+            held.push((view, map.clone()));
+            if held.len() > 5 {
+                let (view, before) = held.remove(rng.below(5) as usize);
+                assert_eq!(content(&view), before, "a held view changed");
+            }
+            db.check().unwrap();
+            if rng.below(30) == 0 {
+                held.clear();
+                drop(db);
+                db = open(&disk, page_size);
+                assert_eq!(content(&db.view()), map);
+                db.check().unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_crash_at_every_disk_operation_leaves_the_last_commit_or_the_one_in_flight() {
+    for crash in [Crash::Lose, Crash::Random, Crash::Keep] {
+        let mut at = 0;
+        loop {
+            let sim = SimDisk::new(SimOptions { seed: at, capacity: u64::MAX });
+            let disk = sim.shared();
+            let mut rng = Rng(77);
+            let mut map = Map::new();
+            sim.crash_after(at);
+            let mut in_flight = None;
+            if let Ok(db) = Db::open(disk.clone(), Path::new("/db"), options(4096)) {
+                for _ in 0..12 {
+                    let (next, outcome) = change(&db, &map, &mut rng);
+                    if outcome.is_err() {
+                        in_flight = Some(next);
+                        break;
+                    }
+                    map = next;
+                }
+            }
+            let crashed = sim.crashed();
+            sim.reboot(crash);
+            match Db::open(disk.clone(), Path::new("/db"), options(4096)) {
+                Ok(db) => {
+                    let found = content(&db.view());
+                    assert!(found == map || Some(&found) == in_flight.as_ref(), "{crash:?} at {at}");
+                    db.check().unwrap();
+                }
+                // A new file whose first sync never ended is no database yet.
+                Err(e) => assert!(map.is_empty() && at < 6, "{crash:?} at {at}: {e}"),
+            }
+            if !crashed {
+                break;
+            }
+            at += 1;
+        }
+        assert!(at > 40, "the history has many operations: {at}");
+    }
+}
+
+#[test]
+fn no_flipped_byte_and_no_truncation_panics() {
+    let sim = SimDisk::new(SimOptions { seed: 1, capacity: u64::MAX });
+    let disk = sim.shared();
+    let mut rng = Rng(9);
+    let mut map = Map::new();
+    let db = open(&disk, 1024);
+    for _ in 0..6 {
+        map = change(&db, &map, &mut rng).0;
+    }
+    let size = db.size();
+    drop(db);
+    let (mut refused, mut read) = (0, 0);
+    for offset in 0..size {
+        sim.corrupt(Path::new("/db"), offset, 1 << (offset % 8));
+        match Db::open(disk.clone(), Path::new("/db"), Options { read_only: offset % 2 == 0, ..options(1024) }) {
+            Ok(db) => {
+                read += 1;
+                let view = db.view();
+                for name in view.buckets().unwrap_or_default() {
+                    if let Ok(range) = view.range(&name, Bound::Unbounded, Bound::Unbounded) {
+                        range.take_while(Result::is_ok).for_each(drop);
+                    }
+                }
+            }
+            Err(_) => refused += 1,
+        }
+        sim.corrupt(Path::new("/db"), offset, 1 << (offset % 8));
+    }
+    assert!(refused > 100 && read > 100, "{refused} refused, {read} read");
+}
+
+#[test]
+fn a_failed_sync_poisons_the_database() {
+    let sim = SimDisk::new(SimOptions { seed: 1, capacity: u64::MAX });
+    let disk = sim.shared();
+    let db = open(&disk, 4096);
+    sim.inject(disk::Fault::Sync { after: 0 });
+    let (_, outcome) = change(&db, &Map::new(), &mut Rng(3));
+    assert!(outcome.is_err() && matches!(db.begin(), Err(bolt::Error::Poisoned)));
+}
+
+#[test]
+fn a_second_opener_is_told_of_the_lock() {
+    let sim = SimDisk::new(SimOptions { seed: 1, capacity: u64::MAX });
+    let disk = sim.shared();
+    let _db = open(&disk, 4096);
+    let second = Db::open(disk, Path::new("/db"), options(4096));
+    assert!(matches!(second, Err(bolt::Error::Locked { .. })));
+}

@@ -1,0 +1,346 @@
+//! The log, open for appending.
+//!
+//! ```text
+//! segments  [released, unlocked] … [locked] … [tail: written ≤ offset | zeros]      N.tmp: the next one, prepared
+//! buffer    records appended and not yet written; `flush` writes it, `sync` makes all of it durable
+//! ```
+
+use crate::error::io_at;
+use crate::record::{Encoder, Kind};
+use crate::replay::{Collector, End, Replay, read_only, scan};
+use crate::segment::{self, FILE_MODE, Name, Segment};
+use crate::{WalError, WalOptions, WalSnapshot};
+use api::raft::{Entry, HardState};
+use bytes::Bytes;
+use disk::{Disk, File, OpenOptions, SharedDisk};
+use std::path::{Path, PathBuf};
+
+const DIR_MODE: u32 = 0o700;
+const COPY_CHUNK: usize = 1 << 20;
+
+/// The log of one member. Dropping it leaves what is buffered unwritten, as a crash would.
+pub struct Wal {
+    disk: SharedDisk,
+    dir: PathBuf,
+    options: WalOptions,
+    metadata: Bytes,
+    hard_state: HardState,
+    /// Names the next segment: the last index appended, or recorded as a snapshot.
+    last_index: u64,
+    /// Locked segments; the last one is the tail.
+    segments: Vec<Segment>,
+    /// End of what is written to the tail.
+    offset: u64,
+    encoder: Encoder,
+    unsynced: bool,
+    next: Option<Prepared>,
+    prepared: u64,
+    poisoned: bool,
+}
+
+struct Prepared {
+    path: PathBuf,
+    file: Box<dyn File>,
+}
+
+impl Wal {
+    /// Makes a new log in `dir`, which must not hold one. Appears at once or not at all.
+    pub fn create(disk: SharedDisk, dir: &Path, metadata: Bytes, options: WalOptions) -> Result<Wal, WalError> {
+        if crate::exists(&disk, dir)? {
+            let source = std::io::ErrorKind::AlreadyExists.into();
+            return Err(WalError::Io { path: dir.to_path_buf(), op: "create a log in", source });
+        }
+        let mut encoder = Encoder::new(0);
+        encoder.crc_record();
+        encoder.record(Kind::Metadata, &metadata);
+        encoder.record(Kind::Snapshot, &WalSnapshot::default().encode());
+        let name = Name { seq: 0, index: 0 };
+        let file = create_directory(disk.as_ref(), dir, name, &encoder.buffer, options.segment_bytes)?;
+        let offset = encoder.buffer.len() as u64;
+        encoder.buffer.clear();
+        Ok(Wal {
+            disk,
+            dir: dir.to_path_buf(),
+            options,
+            metadata,
+            hard_state: HardState::default(),
+            last_index: 0,
+            segments: vec![Segment { name, path: name.path(dir), file }],
+            offset,
+            encoder,
+            unsynced: false,
+            next: None,
+            prepared: 0,
+            poisoned: false,
+        })
+    }
+
+    /// Opens the log at a snapshot it records: locks it, reads it, repairs a torn tail (a copy of the damaged segment
+    /// stays as `<name>.broken`), rewrites and syncs the tail.
+    pub fn open(
+        disk: SharedDisk,
+        dir: &Path,
+        at: &WalSnapshot,
+        options: WalOptions,
+    ) -> Result<(Wal, Replay), WalError> {
+        let names = segment::list_from(disk.as_ref(), dir, at.index)?;
+        let segments: Result<Vec<_>, _> = names.iter().map(|n| segment::open_locked(disk.as_ref(), dir, *n)).collect();
+        let segments = segments?;
+        let mut collector = Collector::new(at);
+        let end = scan(&segments, &mut |place, kind, data| collector.visit(&place, kind, data))?;
+        let last_index = collector.last_index;
+        let replay = collector.finish(dir)?;
+        let tail = segments.last().expect("list_from answers at least one");
+        settle_tail(disk.as_ref(), dir, tail, end, options.segment_bytes)?;
+        let wal = Wal {
+            dir: dir.to_path_buf(),
+            options,
+            metadata: replay.metadata.clone(),
+            hard_state: replay.hard_state,
+            last_index,
+            segments,
+            offset: end.offset,
+            encoder: Encoder::new(end.crc),
+            unsynced: false,
+            next: None,
+            prepared: 0,
+            poisoned: false,
+            disk,
+        };
+        Ok((wal, replay))
+    }
+
+    /// Reads the log without locks and without changing anything; a torn tail ends it.
+    pub fn read_only(disk: &SharedDisk, dir: &Path, at: &WalSnapshot) -> Result<Replay, WalError> {
+        read_only(disk, dir, at)
+    }
+
+    /// Buffers entries, then the hard state unless it is empty. Durable after [`Wal::sync`].
+    pub fn append(&mut self, state: &HardState, entries: &[Entry]) -> Result<(), WalError> {
+        self.alive()?;
+        for entry in entries {
+            self.encoder.entry(entry)?;
+            self.last_index = entry.index;
+            self.flush_if_large()?;
+        }
+        if !state.is_empty() {
+            self.encoder.record(Kind::State, &state.encode());
+            self.hard_state = *state;
+        }
+        self.flush_if_large()
+    }
+
+    /// Writes what is buffered, without making it durable.
+    pub fn flush(&mut self) -> Result<(), WalError> {
+        self.alive()?;
+        if self.encoder.buffer.is_empty() {
+            return Ok(());
+        }
+        let tail = self.tail();
+        let outcome = tail.file.write_at(&self.encoder.buffer, self.offset).map_err(io_at(&tail.path, "write to"));
+        self.poison_on_error(outcome)?;
+        self.offset += self.encoder.buffer.len() as u64;
+        self.encoder.buffer.clear();
+        self.encoder.buffer.shrink_to(self.options.buffer_bytes);
+        self.unsynced = true;
+        Ok(())
+    }
+
+    /// Makes everything appended so far durable. Begins a new segment when this one is full.
+    pub fn sync(&mut self) -> Result<(), WalError> {
+        self.flush()?;
+        if self.unsynced {
+            let tail = self.tail();
+            let outcome = tail.file.sync_data().map_err(io_at(&tail.path, "sync"));
+            self.poison_on_error(outcome)?;
+            self.unsynced = false;
+        }
+        if self.offset >= self.options.segment_bytes {
+            let outcome = self.cut();
+            self.poison_on_error(outcome)?;
+        }
+        Ok(())
+    }
+
+    /// Records a snapshot, durably. Its `.snap` file must be durable, and the commit index must have reached it.
+    pub fn save_snapshot(&mut self, snapshot: &WalSnapshot) -> Result<(), WalError> {
+        self.alive()?;
+        assert!(snapshot.index == 0 || snapshot.conf_state.is_some(), "a snapshot record names its members");
+        self.encoder.record(Kind::Snapshot, &snapshot.encode());
+        self.last_index = self.last_index.max(snapshot.index);
+        self.sync()
+    }
+
+    /// Makes the next segment ready, so that no append waits for its allocation. A failure leaves the log usable.
+    pub fn prepare_next(&mut self) -> Result<(), WalError> {
+        self.alive()?;
+        if self.next.is_some() {
+            return Ok(());
+        }
+        let path = self.dir.join(format!("{}.tmp", self.prepared % 2));
+        let file = new_file(self.disk.as_ref(), &path, self.options.segment_bytes)?;
+        self.prepared += 1;
+        self.next = Some(Prepared { path, file });
+        Ok(())
+    }
+
+    /// Unlocks the segments that a reader at snapshot `index` does not need.
+    pub fn release_to(&mut self, index: u64) -> Result<(), WalError> {
+        self.alive()?;
+        let first_after = self.segments.iter().position(|s| s.name.index >= index).unwrap_or(self.segments.len());
+        self.segments.drain(..first_after.saturating_sub(1));
+        Ok(())
+    }
+
+    /// Deletes the oldest unlocked segments beyond `max` (0: keeps all).
+    pub fn purge(&mut self, max: usize) -> Result<(), WalError> {
+        self.alive()?;
+        let names = segment::list(self.disk.as_ref(), &self.dir)?;
+        let surplus = if max == 0 { 0 } else { names.len().saturating_sub(max) };
+        let mut removed = false;
+        for name in &names[..surplus] {
+            let ours = self.segments.iter().any(|s| s.name == *name);
+            if ours
+                || matches!(segment::open_locked(self.disk.as_ref(), &self.dir, *name), Err(WalError::Locked { .. }))
+            {
+                break;
+            }
+            let path = name.path(&self.dir);
+            self.disk.remove_file(&path).map_err(io_at(&path, "remove"))?;
+            // One at a time and oldest first: a crash must not leave a hole in the sequence.
+            self.disk.sync_dir(&self.dir).map_err(io_at(&self.dir, "sync"))?;
+            removed = true;
+        }
+        if removed {
+            tracing::info!(dir = %self.dir.display(), max, "purged log segments");
+        }
+        Ok(())
+    }
+
+    /// Syncs and removes the prepared segment.
+    pub fn close(mut self) -> Result<(), WalError> {
+        self.sync()?;
+        if let Some(next) = self.next.take() {
+            self.disk.remove_file(&next.path).map_err(io_at(&next.path, "remove"))?;
+            self.disk.sync_dir(&self.dir).map_err(io_at(&self.dir, "sync"))?;
+        }
+        Ok(())
+    }
+
+    /// Ends the full tail and begins the next segment. Everything appended is durable.
+    fn cut(&mut self) -> Result<(), WalError> {
+        let tail = self.tail();
+        tail.file.set_len(self.offset).map_err(io_at(&tail.path, "truncate"))?;
+        tail.file.sync_all().map_err(io_at(&tail.path, "sync"))?;
+        let name = Name { seq: tail.name.seq + 1, index: self.last_index + 1 };
+        self.prepare_next()?;
+        let Prepared { path, file } = self.next.take().expect("prepared just above");
+        self.encoder.crc_record();
+        self.encoder.record(Kind::Metadata, &self.metadata);
+        if !self.hard_state.is_empty() {
+            self.encoder.record(Kind::State, &self.hard_state.encode());
+        }
+        file.write_at(&self.encoder.buffer, 0).map_err(io_at(&path, "write to"))?;
+        file.sync_all().map_err(io_at(&path, "sync"))?;
+        let target = name.path(&self.dir);
+        self.disk.rename(&path, &target).map_err(io_at(&target, "rename to"))?;
+        self.disk.sync_dir(&self.dir).map_err(io_at(&self.dir, "sync"))?;
+        self.offset = self.encoder.buffer.len() as u64;
+        self.encoder.buffer.clear();
+        self.segments.push(Segment { name, path: target, file });
+        Ok(())
+    }
+
+    fn tail(&self) -> &Segment {
+        self.segments.last().expect("a log has a tail")
+    }
+
+    fn alive(&self) -> Result<(), WalError> {
+        if self.poisoned { Err(WalError::Poisoned { path: self.tail().path.clone() }) } else { Ok(()) }
+    }
+
+    fn poison_on_error(&mut self, outcome: Result<(), WalError>) -> Result<(), WalError> {
+        self.poisoned |= outcome.is_err();
+        outcome
+    }
+
+    fn flush_if_large(&mut self) -> Result<(), WalError> {
+        if self.encoder.buffer.len() >= self.options.buffer_bytes { self.flush() } else { Ok(()) }
+    }
+}
+
+/// Builds `<dir>.tmp` with the first segment in it and renames it to `dir`.
+fn create_directory(
+    disk: &dyn Disk,
+    dir: &Path,
+    name: Name,
+    head: &[u8],
+    segment_bytes: u64,
+) -> Result<Box<dyn File>, WalError> {
+    let mut temporary = dir.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = PathBuf::from(temporary);
+    for old in [&temporary, &dir.to_path_buf()] {
+        if disk.exists(old).map_err(io_at(old, "look for"))? {
+            disk.remove_dir_all(old).map_err(io_at(old, "remove"))?;
+        }
+    }
+    disk.create_dir_all(&temporary, DIR_MODE).map_err(io_at(&temporary, "create"))?;
+    let path = name.path(&temporary);
+    let file = new_file(disk, &path, segment_bytes)?;
+    file.write_at(head, 0).map_err(io_at(&path, "write to"))?;
+    file.sync_all().map_err(io_at(&path, "sync"))?;
+    disk.sync_dir(&temporary).map_err(io_at(&temporary, "sync"))?;
+    disk.rename(&temporary, dir).map_err(io_at(dir, "rename to"))?;
+    if let Some(parent) = dir.parent() {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        disk.sync_dir(parent).map_err(io_at(parent, "sync"))?;
+    }
+    Ok(file)
+}
+
+/// A new, locked file of zeros. What stands there is a leftover.
+fn new_file(disk: &dyn Disk, path: &Path, bytes: u64) -> Result<Box<dyn File>, WalError> {
+    if disk.exists(path).map_err(io_at(path, "look for"))? {
+        disk.remove_file(path).map_err(io_at(path, "remove"))?;
+    }
+    let file = disk.open(path, OpenOptions::create_new().mode(FILE_MODE)).map_err(io_at(path, "create"))?;
+    segment::lock(path, file.as_ref())?;
+    file.allocate(bytes).map_err(io_at(path, "allocate"))?;
+    Ok(file)
+}
+
+/// Rewrites the valid part of the tail, zeroes the rest, makes both durable. A torn segment is copied away first.
+fn settle_tail(disk: &dyn Disk, dir: &Path, tail: &Segment, end: End, segment_bytes: u64) -> Result<(), WalError> {
+    if end.torn {
+        let mut broken = tail.path.as_os_str().to_owned();
+        broken.push(".broken");
+        let broken = PathBuf::from(broken);
+        let copy = disk.open(&broken, OpenOptions::create().mode(FILE_MODE)).map_err(io_at(&broken, "create"))?;
+        copy.set_len(0).map_err(io_at(&broken, "truncate"))?;
+        let len = tail.file.len().map_err(io_at(&tail.path, "measure"))?;
+        copy_bytes(tail, len, &broken, copy.as_ref())?;
+        copy.sync_all().map_err(io_at(&broken, "sync"))?;
+        tracing::warn!(path = %tail.path.display(), offset = end.offset, "repaired a torn record at the end of the log");
+    }
+    copy_bytes(tail, end.offset, &tail.path, tail.file.as_ref())?;
+    tail.file.set_len(end.offset).map_err(io_at(&tail.path, "truncate"))?;
+    if end.offset < segment_bytes {
+        tail.file.allocate(segment_bytes).map_err(io_at(&tail.path, "allocate"))?;
+    }
+    tail.file.sync_all().map_err(io_at(&tail.path, "sync"))?;
+    disk.sync_dir(dir).map_err(io_at(dir, "sync"))
+}
+
+/// Copies the first `len` bytes of a segment to the same place of `to`, which may be the segment itself.
+fn copy_bytes(from: &Segment, len: u64, to_path: &Path, to: &dyn File) -> Result<(), WalError> {
+    let mut chunk = vec![0; COPY_CHUNK.min(len as usize)];
+    let mut at = 0;
+    while at < len {
+        let n = chunk.len().min((len - at) as usize);
+        from.file.read_exact_at(&mut chunk[..n], at).map_err(io_at(&from.path, "read"))?;
+        to.write_at(&chunk[..n], at).map_err(io_at(to_path, "write to"))?;
+        at += n as u64;
+    }
+    Ok(())
+}
