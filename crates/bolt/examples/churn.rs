@@ -6,7 +6,9 @@ use disk::RealDisk;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
-    let [_, file, seed, transactions] = args.as_slice() else { return Err("usage: churn FILE SEED TRANSACTIONS".into()) };
+    let [_, file, seed, transactions] = args.as_slice() else {
+        return Err("usage: churn FILE SEED TRANSACTIONS".into());
+    };
     let mut random: u64 = seed.parse::<u64>()? * 2 + 1;
     let mut draw = |n: u64| {
         random ^= random << 13;

@@ -1,12 +1,12 @@
 //! Opening, pages by number, and the register of open views.
 
+use crate::Error;
 use crate::cache::Cache;
 use crate::check::reachable;
 use crate::free::Free;
 use crate::page::{self, ELEMENT, FREELIST, HEADER, LEAF, Meta, NO_FREELIST, Page};
 use crate::tx::WriteTx;
 use crate::view::View;
-use crate::Error;
 use bytes::Bytes;
 use disk::{File, LockKind, OpenOptions, SharedDisk};
 use std::collections::BTreeMap;
@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// How a database is opened.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Page size of a new file, bytes; a power of two. An existing file has its own.
-    pub page_size: u32,
+    /// Page size of a new file, bytes; a power of two, 4096 when not given. An existing file has its own.
+    pub page_size: Option<u32>,
     /// Budget of the page cache, bytes.
     pub cache_bytes: usize,
     pub read_only: bool,
@@ -27,7 +27,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { page_size: 4096, cache_bytes: 64 << 20, read_only: false, no_sync: false }
+        Options { page_size: None, cache_bytes: 64 << 20, read_only: false, no_sync: false }
     }
 }
 
@@ -77,19 +77,14 @@ impl Db {
                 return Err(Error::NotADatabase { path: path.to_path_buf(), what: "the file is empty".into() });
             }
             create(&*file, &options)?;
-            let parent = path.parent().unwrap_or(Path::new("/"));
+            // A bare file name has the parent "", which no system call takes.
+            let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
             disk.sync_dir(parent).map_err(Error::io("sync the database's directory"))?;
         }
         let meta = read_meta(&*file, path)?;
         let file_len = file.len().map_err(Error::io("stat the database file"))?;
-        let state = State {
-            meta,
-            free: Free::default(),
-            views: BTreeMap::new(),
-            file_len,
-            writing: false,
-            poisoned: false,
-        };
+        let state =
+            State { meta, free: Free::default(), views: BTreeMap::new(), file_len, writing: false, poisoned: false };
         let cache = Mutex::new(Cache::new(options.cache_bytes));
         let page_size = meta.page_size as usize;
         let inner = Inner { file, path: path.to_path_buf(), page_size, options, state: Mutex::new(state), cache };
@@ -108,6 +103,9 @@ impl Db {
             NO_FREELIST => 2..2,
             id => id..id + self.0.extent_len(id, FREELIST, meta.hwm)?,
         };
+        if used.iter().any(|&(start, len)| start < stored.end && stored.start < start + len) {
+            return Err(Error::corrupt(stored.start, 0, "the stored free list lies on pages in use"));
+        }
         let mut free = Free::default();
         let mut next = 2;
         for (start, len) in used.into_iter().chain([(meta.hwm, 0)]) {
@@ -164,7 +162,7 @@ fn free_without(free: &mut Free, from: u64, to: u64, taken: &std::ops::Range<u64
 }
 
 fn create(file: &dyn File, options: &Options) -> Result<(), Error> {
-    let size = options.page_size;
+    let size = options.page_size.unwrap_or(4096);
     if !size.is_power_of_two() || !(1024..=65_536).contains(&size) {
         return Err(Error::Misuse("page size must be a power of two from 1024 to 65536"));
     }

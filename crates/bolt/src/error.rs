@@ -6,12 +6,24 @@ use std::path::PathBuf;
 #[derive(Debug)]
 pub enum Error {
     /// The file contradicts its format. The cure is a restore; nothing was changed.
-    Corrupt { page: u64, offset: usize, what: String },
+    Corrupt {
+        page: u64,
+        offset: usize,
+        what: String,
+    },
     /// No valid meta page: not a bbolt file, or both metas are damaged.
-    NotADatabase { path: PathBuf, what: String },
+    NotADatabase {
+        path: PathBuf,
+        what: String,
+    },
     /// Another process has the file open.
-    Locked { path: PathBuf },
-    Io { what: &'static str, source: std::io::Error },
+    Locked {
+        path: PathBuf,
+    },
+    Io {
+        what: &'static str,
+        source: std::io::Error,
+    },
     /// The caller asked for something that can't be.
     Misuse(&'static str),
     /// An earlier commit failed: nothing written since can be trusted to be durable.

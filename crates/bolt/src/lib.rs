@@ -20,11 +20,13 @@ mod error;
 mod free;
 mod node;
 mod page;
+mod rev;
 mod tx;
 mod view;
 
 pub use db::{Db, Options};
 pub use error::Error;
 pub use node::Fill;
+pub use rev::RangeRev;
 pub use tx::WriteTx;
 pub use view::{Image, Range, View};

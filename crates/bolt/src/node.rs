@@ -1,10 +1,10 @@
 //! Nodes: pages being changed. Only touched pages are decoded; a commit merges what became small, splits what became
 //! large, and gives every node new pages.
 
+use crate::Error;
 use crate::page::{self, BRANCH, ELEMENT, HEADER, LEAF, Page};
 use crate::tx::Pages;
 use crate::view::DEPTH_MAX;
-use crate::Error;
 use bytes::Bytes;
 
 /// How full a split leaves its pages.
@@ -148,49 +148,58 @@ impl Node {
         Err(Error::corrupt(0, 0, "the tree is too deep: a cycle"))
     }
 
+    /// The key's value, without decoding anything more.
+    pub fn get(&self, pages: &Pages, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        let mut node = self;
+        for _ in 0..DEPTH_MAX {
+            match &node.kind {
+                Kind::Leaf(items) => {
+                    let found = items.binary_search_by(|i| i.key.as_ref().cmp(key));
+                    return Ok(found.ok().map(|at| items[at].value.clone()));
+                }
+                Kind::Branch(children) => match &children[child_index(children, key)].1 {
+                    Child::Node(child) => node = child,
+                    Child::Page(id) => return pages.get(*id, key),
+                },
+            }
+        }
+        Err(Error::corrupt(0, 0, "the tree is too deep: a cycle"))
+    }
+
     /// Merges children that became small and drops empty ones, from the leaves up.
     pub fn rebalance(&mut self, pages: &mut Pages) -> Result<(), Error> {
         let Kind::Branch(children) = &mut self.kind else { return Ok(()) };
         if !self.unbalanced {
             return Ok(());
         }
-        let mut at = 0;
-        while at < children.len() {
-            let Child::Node(node) = &mut children[at].1 else {
-                at += 1;
-                continue;
-            };
-            node.rebalance(pages)?;
-            if !node.unbalanced || !node.is_small(pages.page_size()) {
-                at += 1;
-            } else if node.len() == 0 {
-                children.remove(at);
-            } else if children.len() == 1 {
-                at += 1;
-            } else {
-                let left = at.saturating_sub(1);
-                load(&mut children[left].1, pages)?;
-                load(&mut children[left + 1].1, pages)?;
-                let (_, right) = children.remove(left + 1);
-                if let (Child::Node(into), Child::Node(right)) = (&mut children[left].1, right) {
-                    into.append(*right);
-                }
-                at = left + 1;
+        // All children first: a merge takes a neighbour's children over without another look at them.
+        for (_, child) in children.iter_mut() {
+            if let Child::Node(node) = child {
+                node.rebalance(pages)?;
             }
+        }
+        merge_small(children, pages)
+    }
+
+    fn append(&mut self, other: Node) -> Result<(), Error> {
+        match (&mut self.kind, other.kind) {
+            (Kind::Leaf(a), Kind::Leaf(b)) => a.extend(b),
+            (Kind::Branch(a), Kind::Branch(b)) => a.extend(b),
+            _ => return Err(Error::corrupt(0, 0, "a leaf and a branch are siblings")),
         }
         Ok(())
     }
 
-    fn append(&mut self, other: Node) {
-        match (&mut self.kind, other.kind) {
-            (Kind::Leaf(a), Kind::Leaf(b)) => a.extend(b),
-            (Kind::Branch(a), Kind::Branch(b)) => a.extend(b),
-            // Siblings of different kind mean a broken tree; open would have refused it.
-            _ => unreachable!("leaves of a B+tree are all at one depth"),
-        }
+    /// Writes the node as one run of pages; its children must have been written.
+    pub fn write(&self, pages: &mut Pages) -> Result<u64, Error> {
+        let size = pages.page_size();
+        let id = pages.allocate(self.size().div_ceil(size) as u64);
+        pages.write(id, self.encode(id, size)?);
+        Ok(id)
     }
 
-    /// Writes the node and everything changed below it; answers the pieces it became.
+    /// Writes the node and everything changed below it; answers the pieces it became: none when
+    /// nothing is left in it.
     pub fn spill(self, pages: &mut Pages, fill: Fill) -> Result<Vec<(Bytes, u64)>, Error> {
         let size = pages.page_size();
         let pieces = match self.kind {
@@ -220,9 +229,9 @@ impl Node {
         let mut written = Vec::with_capacity(pieces.len());
         for kind in pieces {
             let node = Node { kind, unbalanced: false };
-            let id = pages.allocate((node.size()).div_ceil(size) as u64)?;
-            pages.write(id, node.encode(id, size)?);
-            written.push((node.first_key(), id));
+            if node.len() > 0 {
+                written.push((node.first_key(), node.write(pages)?));
+            }
         }
         Ok(written)
     }
@@ -242,7 +251,11 @@ impl Node {
             Kind::Leaf(items) => {
                 for (i, item) in items.iter().enumerate() {
                     let at = HEADER + i * ELEMENT;
-                    words(&mut out, at, [item.flags, (data - at) as u32, item.key.len() as u32, item.value.len() as u32]);
+                    words(
+                        &mut out,
+                        at,
+                        [item.flags, (data - at) as u32, item.key.len() as u32, item.value.len() as u32],
+                    );
                     out[data..data + item.key.len()].copy_from_slice(&item.key);
                     data += item.key.len();
                     out[data..data + item.value.len()].copy_from_slice(&item.value);
@@ -263,6 +276,29 @@ impl Node {
         }
         Ok(out)
     }
+}
+
+fn merge_small(children: &mut Vec<(Bytes, Child)>, pages: &mut Pages) -> Result<(), Error> {
+    let mut at = 0;
+    while at < children.len() {
+        match &children[at].1 {
+            Child::Node(node) if node.len() == 0 => {
+                children.remove(at);
+            }
+            Child::Node(node) if node.unbalanced && node.is_small(pages.page_size()) && children.len() > 1 => {
+                let left = at.saturating_sub(1);
+                load(&mut children[left].1, pages)?;
+                load(&mut children[left + 1].1, pages)?;
+                let (_, right) = children.remove(left + 1);
+                if let (Child::Node(into), Child::Node(right)) = (&mut children[left].1, right) {
+                    into.append(*right)?;
+                }
+                at = left + 1;
+            }
+            _ => at += 1,
+        }
+    }
+    Ok(())
 }
 
 fn words(out: &mut [u8], at: usize, words: [u32; 4]) {

@@ -88,9 +88,7 @@ impl Meta {
         b[16..20].copy_from_slice(&MAGIC.to_le_bytes());
         b[20..24].copy_from_slice(&VERSION.to_le_bytes());
         b[24..28].copy_from_slice(&self.page_size.to_le_bytes());
-        for (at, v) in
-            [(32, self.root), (40, self.sequence), (48, self.freelist), (56, self.hwm), (64, self.txid)]
-        {
+        for (at, v) in [(32, self.root), (40, self.sequence), (48, self.freelist), (56, self.hwm), (64, self.txid)] {
             b[at..at + 8].copy_from_slice(&v.to_le_bytes());
         }
         let sum = fnv1a(&b[16..72]);

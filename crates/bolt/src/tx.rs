@@ -2,11 +2,14 @@
 
 use crate::db::{Inner, State};
 use crate::node::{Child, Fill, Item, Kind, Node};
-use crate::page::{BUCKET_FLAG, ELEMENT, Meta, NO_FREELIST, u64_at};
-use crate::view::{Root, parse_bucket};
-use crate::{Db, Error, View};
+use crate::page::{BUCKET_FLAG, ELEMENT, HEADER, Meta, NO_FREELIST};
+use crate::view::{DEPTH_MAX, Root, parse_bucket};
+use crate::{Db, Error, Options, View};
 use bytes::Bytes;
+use disk::SharedDisk;
 use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::path::Path;
 use std::sync::Arc;
 
 /// bbolt's limits: a key has 1 to 32768 bytes, a value at most 2^31 - 2.
@@ -29,13 +32,25 @@ impl Pages {
         self.db.page_size
     }
 
-    pub fn allocate(&mut self, n: u64) -> Result<u64, Error> {
-        if let Some(id) = self.free.allocate(n) {
-            return Ok(id);
+    /// The first of `n` adjacent pages: free ones, else new ones at the high-water mark.
+    pub fn allocate(&mut self, n: u64) -> u64 {
+        self.free.allocate(n).unwrap_or_else(|| {
+            let id = self.hwm;
+            self.hwm += n;
+            id
+        })
+    }
+
+    /// Looks the key up below an unchanged page.
+    pub fn get(&self, mut id: u64, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        for _ in 0..DEPTH_MAX {
+            let page = self.db.page(id, self.hwm)?;
+            if page.is_leaf() {
+                return Ok(page.search(key).ok().map(|i| page.value(i)));
+            }
+            id = page.child(page.child_index(key));
         }
-        let id = self.hwm;
-        self.hwm += n;
-        Ok(id)
+        Err(Error::corrupt(id, 0, "the tree is too deep: a cycle"))
     }
 
     pub fn write(&mut self, id: u64, bytes: Vec<u8>) {
@@ -49,11 +64,14 @@ impl Pages {
         Ok(Node::decode(&page))
     }
 
-    fn free_tree(&mut self, id: u64) -> Result<(), Error> {
+    fn free_tree(&mut self, id: u64, depth: usize) -> Result<(), Error> {
+        if depth > DEPTH_MAX {
+            return Err(Error::corrupt(id, 0, "the tree is too deep: a cycle"));
+        }
         if let Kind::Branch(children) = self.take(id)?.kind {
             for (_, child) in children {
                 if let Child::Page(id) = child {
-                    self.free_tree(id)?;
+                    self.free_tree(id, depth + 1)?;
                 }
             }
         }
@@ -129,16 +147,19 @@ impl WriteTx {
         if self.buckets.contains_key(name) || find(&mut self.root, &mut self.pages, name)?.is_some() {
             return Ok(());
         }
-        let bucket = Bucket { root: Child::Node(Box::new(Node::empty())), sequence: 0, fill: Fill::Half, changed: true };
+        let bucket =
+            Bucket { root: Child::Node(Box::new(Node::empty())), sequence: 0, fill: Fill::Half, changed: true };
         self.buckets.insert(Bytes::copy_from_slice(name), bucket);
         Ok(())
     }
 
     /// Removes the bucket and everything in it; whether it was there.
     pub fn delete_bucket(&mut self, name: &[u8]) -> Result<bool, Error> {
-        let Some(bucket) = self.bucket(name).ok().map(|_| ()).and_then(|()| self.buckets.remove(name)) else {
+        if !self.buckets.contains_key(name) && find(&mut self.root, &mut self.pages, name)?.is_none() {
             return Ok(false);
-        };
+        }
+        self.bucket(name)?;
+        let Some(bucket) = self.buckets.remove(name) else { return Ok(false) };
         self.free_child(bucket.root)?;
         self.root.delete(&mut self.pages, name)?;
         Ok(true)
@@ -146,7 +167,7 @@ impl WriteTx {
 
     fn free_child(&mut self, child: Child) -> Result<(), Error> {
         match child {
-            Child::Page(id) => self.pages.free_tree(id),
+            Child::Page(id) => self.pages.free_tree(id, 0),
             Child::Node(node) => match node.kind {
                 Kind::Leaf(_) => Ok(()),
                 Kind::Branch(children) => children.into_iter().try_for_each(|(_, child)| self.free_child(child)),
@@ -166,6 +187,24 @@ impl WriteTx {
         bucket.changed = true;
         let root = crate::node::load(&mut bucket.root, &mut self.pages)?;
         root.put(&mut self.pages, Item { key, value, flags: 0 })
+    }
+
+    /// The key's value as this transaction sees it.
+    pub fn get(&mut self, bucket: &[u8], key: &[u8]) -> Result<Option<Bytes>, Error> {
+        self.bucket(bucket)?;
+        match self.buckets.get(bucket).map(|b| &b.root) {
+            Some(Child::Node(node)) => node.get(&self.pages, key),
+            Some(Child::Page(id)) => self.pages.get(*id, key),
+            None => Ok(None),
+        }
+    }
+
+    /// Sets the bucket's sequence number, which etcd keeps at 0.
+    pub fn set_sequence(&mut self, bucket: &[u8], sequence: u64) -> Result<(), Error> {
+        let bucket = self.bucket(bucket)?;
+        bucket.sequence = sequence;
+        bucket.changed = true;
+        Ok(())
     }
 
     /// Removes the key; whether it was there.
@@ -206,18 +245,9 @@ impl WriteTx {
         let root = std::mem::replace(&mut self.root, Node::empty());
         let root = match spill_tree(root, &mut self.pages, Fill::Half)? {
             Child::Page(id) => id,
-            Child::Node(node) => match node.spill(&mut self.pages, Fill::Half)?.as_slice() {
-                [(_, id)] => *id,
-                _ => return Err(Error::Misuse("a root must be one page")),
-            },
+            Child::Node(node) => node.write(&mut self.pages)?,
         };
-        let meta = Meta {
-            root,
-            freelist: NO_FREELIST,
-            hwm: self.pages.hwm,
-            txid: self.meta.txid + 1,
-            ..self.meta
-        };
+        let meta = Meta { root, freelist: NO_FREELIST, hwm: self.pages.hwm, txid: self.meta.txid + 1, ..self.meta };
         self.write_pages(&meta)?;
         Ok(meta)
     }
@@ -240,10 +270,7 @@ impl WriteTx {
                 value.extend(node.encode(0, 1)?);
                 Ok(value.into())
             }
-            Child::Node(node) => match node.spill(&mut self.pages, bucket.fill)?.as_slice() {
-                [(_, id)] => Ok(header(*id).into()),
-                _ => Err(Error::Misuse("a root must be one page")),
-            },
+            Child::Node(node) => Ok(header(node.write(&mut self.pages)?).into()),
         }
     }
 
@@ -323,7 +350,7 @@ fn load_root(pages: &mut Pages, id: u64) -> Result<Node, Error> {
 
 fn find(root: &mut Node, pages: &mut Pages, key: &[u8]) -> Result<Option<Bytes>, Error> {
     let mut node = root;
-    for _ in 0..crate::view::DEPTH_MAX {
+    for _ in 0..DEPTH_MAX {
         match &mut node.kind {
             Kind::Leaf(items) => {
                 let found = items.iter().find(|i| i.key == key && i.flags & BUCKET_FLAG != 0);
@@ -351,14 +378,16 @@ fn spill_tree(mut node: Node, pages: &mut Pages, fill: Fill) -> Result<Child, Er
                     continue;
                 }
             },
-            Kind::Leaf(items) if items.len() <= 4 || HEADERLESS.fits(items, pages.page_size()) => {
+            Kind::Leaf(items) if items.len() <= 4 || fits_a_page(items, pages.page_size()) => {
                 return Ok(Child::Node(Box::new(node)));
             }
             _ => {}
         }
         let parts = node.spill(pages, fill)?;
-        if let [(_, id)] = parts.as_slice() {
-            return Ok(Child::Page(*id));
+        match parts.as_slice() {
+            [] => return Ok(Child::Node(Box::new(Node::empty()))),
+            [(_, id)] => return Ok(Child::Page(*id)),
+            _ => {}
         }
         let children = parts.into_iter().map(|(key, id)| (key, Child::Page(id))).collect();
         node = Node { kind: Kind::Branch(children), unbalanced: false };
@@ -366,13 +395,8 @@ fn spill_tree(mut node: Node, pages: &mut Pages, fill: Fill) -> Result<Child, Er
 }
 
 /// Whether a leaf needs no split.
-struct Fits;
-const HEADERLESS: Fits = Fits;
-
-impl Fits {
-    fn fits(&self, items: &[Item], page_size: usize) -> bool {
-        crate::page::HEADER + items.iter().map(|i| ELEMENT + i.key.len() + i.value.len()).sum::<usize>() < page_size
-    }
+fn fits_a_page(items: &[Item], page_size: usize) -> bool {
+    HEADER + items.iter().map(|i| ELEMENT + i.key.len() + i.value.len()).sum::<usize>() < page_size
 }
 
 /// bbolt's rule: a leaf without sub-buckets that takes at most a quarter of a page.
@@ -393,8 +417,12 @@ impl Db {
             let mut tx = target.begin()?;
             tx.create_bucket(&name)?;
             let (mut n, mut bytes) = (0, 0);
-            for pair in view.range(&name, std::ops::Bound::Unbounded, std::ops::Bound::Unbounded)? {
-                let (key, value) = pair?;
+            tx.set_sequence(&name, view.sequence(&name)?.unwrap_or(0))?;
+            let mut range = view.range(&name, Bound::Unbounded, Bound::Unbounded)?;
+            while let Some((key, value, flags)) = range.advance()? {
+                if flags & BUCKET_FLAG != 0 {
+                    return Err(Error::Misuse("buckets inside buckets can't be copied; etcd makes none"));
+                }
                 bytes += key.len() + value.len();
                 tx.put(&name, key, value, Fill::Append)?;
                 n += 1;
@@ -410,9 +438,13 @@ impl Db {
         Ok(())
     }
 
-    /// The header of a bucket value, for tests of the format: root page and sequence.
-    #[doc(hidden)]
-    pub fn bucket_header(value: &[u8]) -> (u64, u64) {
-        (u64_at(value, 0), u64_at(value, 8))
+    /// [`Db::copy_to`] a file that must not exist yet, of the same page size. It is durable and closed on return.
+    pub fn compact_to(&self, disk: SharedDisk, path: &Path) -> Result<(), Error> {
+        if disk.exists(path).map_err(Error::io("stat the target file"))? {
+            return Err(Error::Misuse("the target file exists"));
+        }
+        let options = Options { page_size: Some(self.page_size()), ..self.0.options.clone() };
+        let target = Db::open(disk, path, Options { read_only: false, ..options })?;
+        self.copy_to(&target, &mut |_| ())
     }
 }

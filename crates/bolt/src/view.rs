@@ -1,9 +1,11 @@
 //! Views: a commit's state, readable from any thread for as long as someone holds it.
 
+use crate::Error;
 use crate::db::Inner;
 use crate::page::{BUCKET_FLAG, Meta, Page, u64_at};
-use crate::Error;
+use crate::rev::RangeRev;
 use bytes::Bytes;
+use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -88,11 +90,11 @@ impl View {
         self.0.free_pages * self.0.db.page_size as u64
     }
 
-    fn page(&self, id: u64) -> Result<Arc<Page>, Error> {
+    pub(crate) fn page(&self, id: u64) -> Result<Arc<Page>, Error> {
         self.0.db.page(id, self.0.meta.hwm)
     }
 
-    fn load(&self, root: &Root) -> Result<Arc<Page>, Error> {
+    pub(crate) fn load(&self, root: &Root) -> Result<Arc<Page>, Error> {
         match root {
             Root::Page(id) => self.page(*id),
             Root::Inline(page) => Ok(page.clone()),
@@ -121,7 +123,8 @@ impl View {
 
     /// Names of all buckets, ascending.
     pub fn buckets(&self) -> Result<Vec<Bytes>, Error> {
-        let mut range = Range::new(self.clone(), Some(Root::Page(self.0.meta.root)), Bound::Unbounded, Bound::Unbounded);
+        let mut range =
+            Range::new(self.clone(), Some(Root::Page(self.0.meta.root)), Bound::Unbounded, Bound::Unbounded);
         let mut names = Vec::new();
         while let Some((key, _, flags)) = range.advance()? {
             if flags & BUCKET_FLAG != 0 {
@@ -145,18 +148,43 @@ impl View {
         Ok(Range::new(self.clone(), root, start, end))
     }
 
+    /// The same pairs, descending.
+    pub fn range_rev(&self, bucket: &[u8], start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<RangeRev, Error> {
+        let root = self.bucket(bucket)?;
+        Ok(RangeRev::new(self.clone(), root, start, end))
+    }
+
+    /// Whether there is such a bucket.
+    pub fn bucket_exists(&self, name: &[u8]) -> Result<bool, Error> {
+        Ok(self.bucket(name)?.is_some())
+    }
+
+    /// The bucket's sequence number; `None` when the bucket is absent.
+    pub fn sequence(&self, name: &[u8]) -> Result<Option<u64>, Error> {
+        let root = self.0.meta.root;
+        match self.find(&Root::Page(root), name)? {
+            Some((value, flags)) if flags & BUCKET_FLAG != 0 => Ok(Some(parse_bucket(root, &value)?.1)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Streams the database as bbolt's `Tx.WriteTo` does: two metas, then all pages below the high-water mark.
+    pub fn write_to(&self, out: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<(), Error> {
+        const CHUNK: u64 = 256 << 10;
+        let image = self.image();
+        let mut at = 0;
+        while at < image.len() {
+            let mut piece = vec![0; CHUNK.min(image.len() - at) as usize];
+            image.read_at(&mut piece, at)?;
+            out(&piece).map_err(Error::io("write a database image"))?;
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
     /// The bucket's last pair.
     pub fn last(&self, bucket: &[u8]) -> Result<Option<(Bytes, Bytes)>, Error> {
-        let Some(root) = self.bucket(bucket)? else { return Ok(None) };
-        let mut page = self.load(&root)?;
-        for _ in 0..DEPTH_MAX {
-            if page.is_leaf() {
-                let last = page.count().checked_sub(1);
-                return Ok(last.map(|i| (page.key(i), page.value(i))));
-            }
-            page = self.page(page.child(page.count() - 1))?;
-        }
-        Err(Error::corrupt(page.id, 0, "the tree is too deep: a cycle"))
+        self.range_rev(bucket, Bound::Unbounded, Bound::Unbounded)?.next().transpose()
     }
 
     /// The database as a file: what bbolt's `Tx.WriteTo` writes.
@@ -188,7 +216,7 @@ impl Image {
 
     /// Fills `buf` from `offset`; both must lie inside the image.
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), Error> {
-        if offset + buf.len() as u64 > self.len() {
+        if offset.saturating_add(buf.len() as u64) > self.len() {
             return Err(Error::Misuse("read past the end of a database image"));
         }
         let in_head = (self.head.len() as u64).saturating_sub(offset).min(buf.len() as u64) as usize;
@@ -222,7 +250,8 @@ impl Range {
         Range { view, root, start: own(start), end: own(end), stack: Vec::new(), failed: false }
     }
 
-    fn advance(&mut self) -> Result<Option<(Bytes, Bytes, u32)>, Error> {
+    /// The next pair with its flags.
+    pub(crate) fn advance(&mut self) -> Result<Option<(Bytes, Bytes, u32)>, Error> {
         if let Some(root) = self.root.take() {
             let page = self.view.load(&root)?;
             self.descend(page, true)?;

@@ -21,7 +21,7 @@ impl Rng {
 }
 
 fn options(page_size: u32) -> Options {
-    Options { page_size, cache_bytes: 64 << 10, ..Options::default() }
+    Options { page_size: Some(page_size), cache_bytes: 64 << 10, ..Options::default() }
 }
 
 fn open(disk: &SharedDisk, page_size: u32) -> Db {
@@ -92,6 +92,14 @@ fn random_histories_equal_a_map_for_all_page_sizes() {
             let expected: Vec<_> =
                 map[&b"key"[..]].keys().filter(|k| **k > from && k.as_ref() <= &b"0500"[..]).cloned().collect();
             assert_eq!(some, expected);
+            let mut back: Vec<_> = view
+                .range_rev(b"key", Bound::Excluded(&from), Bound::Included(b"0500"))
+                .unwrap()
+                .map(|p| p.unwrap().0)
+                .collect();
+            back.reverse();
+            assert_eq!(back, expected);
+            assert_eq!(view.last(b"key").unwrap().map(|p| p.0), map[&b"key"[..]].keys().next_back().cloned());
             held.push((view, map.clone()));
             if held.len() > 5 {
                 let (view, before) = held.remove(rng.below(5) as usize);
@@ -199,4 +207,99 @@ fn a_second_opener_is_told_of_the_lock() {
     let _db = open(&disk, 4096);
     let second = Db::open(disk, Path::new("/db"), options(4096));
     assert!(matches!(second, Err(bolt::Error::Locked { .. })));
+}
+
+/// Deep trees (small pages, long keys), filled and then thinned by ranges, so that whole levels merge away.
+#[test]
+fn deep_trees_grow_and_shrink() {
+    for seed in 1..6 {
+        let sim = SimDisk::new(SimOptions { seed, capacity: u64::MAX });
+        let db = open(&sim.shared(), 1024);
+        let mut rng = Rng(seed * 31);
+        let mut map: BTreeMap<Bytes, Bytes> = BTreeMap::new();
+        for _ in 0..60 {
+            let mut tx = db.begin().unwrap();
+            tx.create_bucket(b"key").unwrap();
+            let from = rng.below(3000);
+            let remove = rng.below(2) == 0;
+            for n in from..from + rng.below(1500) {
+                let key = Bytes::from(format!("{n:0100}"));
+                if remove && rng.below(20) > 0 {
+                    assert_eq!(tx.delete(b"key", &key).unwrap(), map.remove(&key).is_some());
+                } else if !remove {
+                    tx.put(b"key", key.clone(), key.clone(), Fill::Half).unwrap();
+                    map.insert(key.clone(), key.clone());
+                }
+                assert_eq!(tx.get(b"key", &key).unwrap().as_ref(), map.get(&key));
+            }
+            tx.commit().unwrap();
+            db.check().unwrap();
+            let found: BTreeMap<_, _> =
+                db.view().range(b"key", Bound::Unbounded, Bound::Unbounded).unwrap().map(Result::unwrap).collect();
+            assert!(found == map, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_copy_and_an_image_hold_the_same_content() {
+    let sim = SimDisk::new(SimOptions { seed: 1, capacity: u64::MAX });
+    let disk = sim.shared();
+    let db = open(&disk, 4096);
+    let (mut map, mut rng) = (Map::new(), Rng(5));
+    for _ in 0..40 {
+        map = change(&db, &map, &mut rng).0;
+    }
+    db.compact_to(disk.clone(), Path::new("/copy")).unwrap();
+    let copy = Db::open(disk.clone(), Path::new("/copy"), options(4096)).unwrap();
+    copy.check().unwrap();
+    assert!(content(&copy.view()) == map && copy.size() <= db.size());
+
+    let file = disk.open(Path::new("/image"), disk::OpenOptions::create()).unwrap();
+    let mut at = 0;
+    db.view()
+        .write_to(&mut |piece| {
+            file.write_at(piece, at)?;
+            at += piece.len() as u64;
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(at, db.size());
+    let image = Db::open(disk, Path::new("/image"), options(4096)).unwrap();
+    image.check().unwrap();
+    assert!(content(&image.view()) == map);
+}
+
+#[test]
+fn a_truncated_file_is_refused() {
+    let sim = SimDisk::new(SimOptions { seed: 1, capacity: u64::MAX });
+    let disk = sim.shared();
+    let db = open(&disk, 1024);
+    let (mut map, mut rng) = (Map::new(), Rng(5));
+    for _ in 0..5 {
+        map = change(&db, &map, &mut rng).0;
+    }
+    let size = db.size();
+    drop(db);
+    let file = disk.open(Path::new("/db"), disk::OpenOptions::write()).unwrap();
+    for len in (1..size).rev().step_by(7) {
+        file.set_len(len).unwrap();
+        assert!(Db::open(disk.clone(), Path::new("/db"), options(1024)).is_err(), "{len} of {size}");
+    }
+}
+
+#[test]
+fn a_bucket_is_removed_with_all_its_pages() {
+    let sim = SimDisk::new(SimOptions { seed: 1, capacity: u64::MAX });
+    let db = open(&sim.shared(), 1024);
+    let (mut map, mut rng) = (Map::new(), Rng(5));
+    for _ in 0..20 {
+        map = change(&db, &map, &mut rng).0;
+    }
+    let mut tx = db.begin().unwrap();
+    assert!(tx.delete_bucket(b"key").unwrap() && !tx.delete_bucket(b"none").unwrap());
+    tx.commit().unwrap();
+    map.remove(&b"key"[..]);
+    db.check().unwrap();
+    assert!(content(&db.view()) == map && !db.view().bucket_exists(b"key").unwrap());
 }

@@ -21,6 +21,12 @@ use std::sync::Arc;
 /// A disk handle that is shared by all parts of a member.
 pub type SharedDisk = Arc<dyn Disk>;
 
+impl std::fmt::Debug for dyn Disk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Disk")
+    }
+}
+
 /// How [`Disk::open`] opens a file. Files are always opened for reading; never with truncation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OpenOptions {

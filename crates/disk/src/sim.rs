@@ -193,6 +193,19 @@ fn not_found(path: &Path) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("{}: no such file or directory", path.display()))
 }
 
+/// A name whose directory is gone can't be reached.
+fn drop_unreachable(names: &mut BTreeMap<PathBuf, Node>) {
+    // Parents sort before what they hold.
+    let mut dirs = std::collections::BTreeSet::new();
+    names.retain(|path, node| {
+        let reachable = path.parent().is_none_or(|p| dirs.contains(p));
+        if reachable && *node == Node::Dir {
+            dirs.insert(path.clone());
+        }
+        reachable
+    });
+}
+
 impl State {
     fn coin(&mut self) -> bool {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -203,7 +216,8 @@ impl State {
     }
 
     fn used(&self) -> u64 {
-        self.inodes.values().map(|i| i.now.len() as u64).sum()
+        let named = self.names.values().filter_map(|n| if let Node::File(id) = n { self.inodes.get(id) } else { None });
+        named.map(|i| i.now.len() as u64).sum()
     }
 
     /// Counts a mutating operation; fails when the crash is due.
@@ -253,6 +267,7 @@ impl State {
             }
             Crash::Random => self.reboot_random(),
         }
+        drop_unreachable(&mut self.names);
         for inode in self.inodes.values_mut() {
             if crash != Crash::Keep {
                 inode.synced = inode.now.clone();
@@ -288,9 +303,6 @@ impl State {
                 }
             }
         }
-        // A name whose directory did not survive is not reachable.
-        let dirs: Vec<PathBuf> = names.iter().filter(|(_, n)| **n == Node::Dir).map(|(p, _)| p.clone()).collect();
-        names.retain(|path, _| path.parent().is_none_or(|p| dirs.iter().any(|d| d == p)));
         self.names = names;
         let ids: Vec<u64> = self.inodes.keys().copied().collect();
         for id in ids {
@@ -458,6 +470,7 @@ impl Disk for SimDisk {
         for dir in path.ancestors() {
             s.synced_names.insert(dir.to_path_buf(), Node::Dir);
         }
+        drop_unreachable(&mut s.synced_names);
         Ok(())
     }
 
@@ -676,14 +689,43 @@ mod tests {
 
     #[test]
     fn locks_exclude_other_handles_of_the_same_kind_only() {
-        for disk in [disk().1] {
-            let a = disk.open(Path::new("/d/f"), OpenOptions::create()).unwrap();
-            let b = disk.open(Path::new("/d/f"), OpenOptions::write()).unwrap();
+        let folder = std::env::temp_dir().join(format!("oxetcd-disk-{}", std::process::id()));
+        for (disk, dir) in [(disk().1, PathBuf::from("/d")), (crate::RealDisk::shared(), folder)] {
+            disk.create_dir_all(&dir, 0o700).unwrap();
+            let a = disk.open(&dir.join("f"), OpenOptions::create()).unwrap();
+            let b = disk.open(&dir.join("f"), OpenOptions::write()).unwrap();
             assert!(a.try_lock(LockKind::FlockExclusive).unwrap());
             assert!(!b.try_lock(LockKind::FlockShared).unwrap());
             assert!(b.try_lock(LockKind::OfdExclusive).unwrap() && !a.try_lock(LockKind::OfdExclusive).unwrap());
             drop(a);
             assert!(b.try_lock(LockKind::FlockExclusive).unwrap());
+            disk.remove_dir_all(&dir).unwrap();
+        }
+    }
+
+    #[test]
+    fn both_disks_answer_alike() {
+        let folder = std::env::temp_dir().join(format!("oxetcd-port-{}", std::process::id()));
+        for (disk, dir) in [(disk().1, PathBuf::from("/d")), (crate::RealDisk::shared(), folder)] {
+            disk.create_dir_all(&dir.join("x/y"), 0o700).unwrap();
+            let file = disk.open(&dir.join("x/f"), OpenOptions::create_new()).unwrap();
+            let again = disk.open(&dir.join("x/f"), OpenOptions::create_new()).err().unwrap();
+            assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+            file.allocate(10_000).unwrap();
+            file.write_at(b"abc", 9_999).unwrap();
+            assert_eq!(file.len().unwrap(), 10_002);
+            file.punch_hole(0, 4096)
+                .or_else(|e| if e.kind() == io::ErrorKind::Unsupported { Ok(()) } else { Err(e) })
+                .unwrap();
+            file.sync_data().unwrap();
+            let mut buf = [9; 8];
+            assert_eq!(file.read_at(&mut buf, 9_998).unwrap(), 4);
+            assert_eq!(buf, [0, b'a', b'b', b'c', 9, 9, 9, 9]);
+            disk.rename(&dir.join("x"), &dir.join("z")).unwrap();
+            assert_eq!(disk.read_dir(&dir.join("z")).unwrap(), ["f", "y"]);
+            assert!(!disk.exists(&dir.join("x/f")).unwrap() && disk.exists(&dir.join("z/f")).unwrap());
+            disk.sync_dir(&dir).unwrap();
+            disk.remove_dir_all(&dir).unwrap();
         }
     }
 

@@ -172,13 +172,14 @@ impl<'a> Reader<'a> {
             return self.short("the record's length is past the end of the file");
         }
         // At most 512 MiB: fits.
+        let torn_possible = self.last_segment;
         let payload = self.bytes(at + FRAME_HEAD, (size + padding) as usize)?;
         match parse(&payload[..size as usize], crc) {
             Ok((kind, data)) => {
                 self.offset = at + FRAME_HEAD + size + padding;
                 Ok(Step::Record(kind, data))
             }
-            Err(_) if self.last_segment && has_zero_sector(payload, at + FRAME_HEAD) => Ok(Step::Torn),
+            Err(_) if torn_possible && has_zero_sector(payload, at + FRAME_HEAD) => Ok(Step::Torn),
             Err(what) => Err(self.damage(what)),
         }
     }
