@@ -1,1 +1,32 @@
+//! The replicated state machine: what a committed entry does, and what readers and watchers see of it.
+//!
+//! ```text
+//! entry ─► apply ─► tree index + layer of changes ─► publish: Applied (immutable) + Change per revision ─► watch
+//!                                └── freeze ─► Checkpoint (page store, one transaction)
+//! ```
+//!
+//! Invariants: bytes in the page store are Go etcd's; HashKV is Go's; an entry's effect depends on state and entry
+//! only; the consistent index is in the same page-store transaction as the effects of its entry.
 
+mod applied;
+mod apply;
+mod backend;
+mod change;
+mod error;
+mod index;
+pub mod lessor;
+mod members;
+mod schema;
+mod store;
+mod tree;
+mod v2;
+pub mod validate;
+pub mod watch;
+
+pub use applied::{Applied, KvHash, Lease, RangeStream};
+pub use apply::{Applying, ApplyingConf, Effect, Reply};
+pub use change::{Change, Event, History, Prev};
+pub use error::Error;
+pub use members::{Downgrade, Member, member_json};
+pub use store::{Checkpoint, Defragment, Options, Progress, Store};
+pub use v2::v2_snapshot_json;

@@ -19,6 +19,7 @@ const FILE_MODE: u32 = 0o666;
 
 /// The `.snap` files of one member.
 #[derive(Clone)]
+#[derive(Debug)]
 pub struct Snapshotter {
     disk: SharedDisk,
     dir: PathBuf,

@@ -1,0 +1,96 @@
+//! The log's writer: takes what the consensus core wants stored, makes it durable, hands the promises back.
+//!
+//! Invariant: a response leaves only after everything buffered before it is synced. All appends that queue up
+//! between two syncs share one `fdatasync` (group commit). A failed write or sync is fatal: the log poisons itself.
+
+use crate::Fatal;
+use api::raft::{HardState, Message};
+use wal::{Wal, WalSnapshot};
+
+/// Owns the open log.
+pub struct LogWriter {
+    wal: Wal,
+    hard_state: HardState,
+    unsynced: bool,
+    promised: Vec<Message>,
+}
+
+impl LogWriter {
+    /// `hard_state`: what the log holds.
+    pub fn new(wal: Wal, hard_state: HardState) -> LogWriter {
+        LogWriter { wal, hard_state, unsynced: false, promised: Vec::new() }
+    }
+
+    /// Buffers a `MsgStorageAppend`: entries, hard state (term ≠ 0) and the responses that wait for them.
+    pub fn append(&mut self, message: Message) -> Result<(), Fatal> {
+        let state = match message.term {
+            0 => HardState::default(),
+            term => HardState { term, vote: message.vote, commit: message.commit },
+        };
+        self.store(state, &message.entries)?;
+        self.promised.extend(message.responses);
+        Ok(())
+    }
+
+    /// Buffers entries and a hard state (empty = unchanged).
+    pub fn store(&mut self, state: HardState, entries: &[api::raft::Entry]) -> Result<(), Fatal> {
+        let changed = !state.is_empty() && state != self.hard_state;
+        if !changed && entries.is_empty() {
+            return Ok(());
+        }
+        self.wal.append(if changed { &state } else { &HardState { term: 0, vote: 0, commit: 0 } }, entries)?;
+        // A commit index alone need not be durable: it is rebuilt from the quorum (etcd's MustSync).
+        self.unsynced |= !entries.is_empty()
+            || changed && (state.term, state.vote) != (self.hard_state.term, self.hard_state.vote);
+        if changed {
+            self.hard_state = state;
+        }
+        Ok(())
+    }
+
+    /// Makes what is buffered durable, if it has to be, and answers the promises that rested on it.
+    pub fn sync(&mut self) -> Result<Vec<Message>, Fatal> {
+        if self.unsynced {
+            self.wal.sync()?;
+            self.unsynced = false;
+        }
+        Ok(std::mem::take(&mut self.promised))
+    }
+
+    /// Makes everything durable, the commit index too: before a `.snap` that rests on it.
+    pub fn sync_all(&mut self) -> Result<(), Fatal> {
+        self.wal.sync()?;
+        self.unsynced = false;
+        Ok(())
+    }
+
+    /// Records a snapshot whose `.snap` file is durable and lets older segments go.
+    ///
+    /// # Panics
+    /// If the durable commit index is behind the snapshot: readers would ignore the record.
+    pub fn snapshot(&mut self, snapshot: &WalSnapshot) -> Result<(), Fatal> {
+        assert!(self.hard_state.commit >= snapshot.index, "snapshot {} is past commit", snapshot.index);
+        self.wal.save_snapshot(snapshot)?;
+        self.wal.release_to(snapshot.index)?;
+        Ok(())
+    }
+
+    /// Deletes released segments beyond `max` (0 = keep all).
+    pub fn purge(&mut self, max: usize) -> Result<(), Fatal> {
+        self.wal.purge(max)?;
+        Ok(())
+    }
+
+    /// Prepares the next segment, off the hot path.
+    pub fn prepare_next(&mut self) -> Result<(), Fatal> {
+        self.wal.prepare_next()?;
+        Ok(())
+    }
+
+    /// Syncs and removes the prepared segment.
+    pub fn close(mut self) -> Result<(), Fatal> {
+        self.wal.sync()?;
+        self.wal.close()?;
+        Ok(())
+    }
+}

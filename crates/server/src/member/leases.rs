@@ -1,0 +1,140 @@
+//! Leases' clocks: keepalives, expiry, checkpoints (reference/semantics.md section 8). What leases *are* belongs to
+//! the store; who is alive is decided here, by the leader, on the member's own clock.
+
+use super::{Internal, Member, Waiter};
+use crate::Response;
+use api::pb::etcdserverpb as pb;
+use std::collections::BTreeMap;
+use store::lessor::Renewal;
+
+/// Expired leases are looked for this often (etcd: 500 ms) …
+const EXPIRY_INTERVAL_MS: u64 = 500;
+/// … at most this many a round …
+const EXPIRY_BATCH: usize = 500;
+/// … with this many revocations under way.
+const REVOKES_IN_FLIGHT: usize = 16;
+/// At most this many leases in one checkpoint entry.
+const CHECKPOINT_BATCH: usize = 1000;
+
+/// Revocations under way and keepalives that wait for one.
+#[derive(Debug)]
+pub struct Keeper<T> {
+    next_ms: u64,
+    expired: Vec<i64>,
+    revoking: usize,
+    waiting: BTreeMap<i64, Vec<T>>,
+}
+
+impl<T> Default for Keeper<T> {
+    fn default() -> Self {
+        Keeper { next_ms: 0, expired: Vec::new(), revoking: 0, waiting: BTreeMap::new() }
+    }
+}
+
+impl<T> Keeper<T> {
+    pub fn revoke_done(&mut self, _lease: i64) {
+        self.revoking = self.revoking.saturating_sub(1);
+    }
+
+    pub fn drain(&mut self) -> Vec<T> {
+        std::mem::take(&mut self.waiting).into_values().flatten().collect()
+    }
+}
+
+impl<T> Member<T> {
+    pub(super) fn keep_alive(&mut self, ticket: T, lease: i64) -> Result<(), (T, api::Error)> {
+        if !self.leading {
+            return Err((ticket, api::Error::NoLeader));
+        }
+        match self.lessor.renew(lease, self.now_ms) {
+            Renewal::Renewed { clear_checkpoint: true, .. } if self.config.lease_checkpoint => {
+                let checkpoints = vec![pb::LeaseCheckpoint { id: lease, remaining_ttl: 0 }];
+                let request = pb::LeaseCheckpointRequest { checkpoints };
+                self.propose_as(Waiter::Renew(ticket, lease), |q| q.lease_checkpoint = Some(request));
+            }
+            Renewal::Renewed { ttl, .. } => self.answer_keep_alive(ticket, lease, ttl),
+            Renewal::Unknown => self.answer_keep_alive(ticket, lease, 0),
+            Renewal::Expired => self.leases.waiting.entry(lease).or_default().push(ticket),
+            Renewal::NotPrimary => return Err((ticket, api::Error::Other("not a primary lessor".into()))),
+        }
+        Ok(())
+    }
+
+    pub(super) fn renew_after_checkpoint(&mut self, ticket: T, lease: i64) {
+        let ttl = match self.lessor.renew(lease, self.now_ms) {
+            Renewal::Renewed { ttl, .. } => ttl,
+            Renewal::Unknown | Renewal::Expired | Renewal::NotPrimary => 0,
+        };
+        self.answer_keep_alive(ticket, lease, ttl);
+    }
+
+    fn answer_keep_alive(&mut self, ticket: T, id: i64, ttl: i64) {
+        let response = pb::LeaseKeepAliveResponse { header: Some(self.applied.header()), id, ttl };
+        self.reply(ticket, Ok(Response::LeaseKeepAlive(response)));
+    }
+
+    pub(super) fn time_to_live(
+        &mut self,
+        ticket: T,
+        request: &pb::LeaseTimeToLiveRequest,
+    ) -> Result<(), (T, api::Error)> {
+        let id = request.id;
+        let header = Some(self.applied.header());
+        let response = match (self.applied.lease(id), self.lessor.time_to_live(id, self.now_ms)) {
+            (Some(lease), Some(ttl)) => {
+                let keys = if request.keys { lease.keys() } else { Vec::new() };
+                pb::LeaseTimeToLiveResponse { header, id, ttl, granted_ttl: lease.ttl(), keys }
+            }
+            _ => pb::LeaseTimeToLiveResponse { header, id, ttl: -1, granted_ttl: 0, keys: Vec::new() },
+        };
+        self.reply(ticket, Ok(Response::LeaseTimeToLive(response)));
+        Ok(())
+    }
+
+    pub(super) fn list_leases(&mut self, ticket: T) -> Result<(), (T, api::Error)> {
+        let leases = self.lessor.leases().into_iter().map(|id| pb::LeaseStatus { id }).collect();
+        let response = pb::LeaseLeasesResponse { header: Some(self.applied.header()), leases };
+        self.reply(ticket, Ok(Response::LeaseLeases(response)));
+        Ok(())
+    }
+
+    pub(super) fn lease_revoked(&mut self, id: i64) {
+        self.lessor.revoke(id);
+        for ticket in self.leases.waiting.remove(&id).unwrap_or_default() {
+            self.answer_keep_alive(ticket, id, 0);
+        }
+    }
+
+    /// Proposes revocations of what expired. Only a leader does, and only into its own log: the proposal can't
+    /// outlive the leadership it rests on.
+    pub(super) fn tick_leases(&mut self) {
+        if !self.leading {
+            return;
+        }
+        if self.now_ms >= self.leases.next_ms {
+            self.leases.next_ms = self.now_ms + EXPIRY_INTERVAL_MS;
+            self.leases.expired = self.lessor.expired(self.now_ms, EXPIRY_BATCH);
+            self.propose_checkpoints();
+        }
+        while self.leases.revoking < REVOKES_IN_FLIGHT
+            && let Some(id) = self.leases.expired.pop()
+        {
+            self.leases.revoking += 1;
+            let request = pb::LeaseRevokeRequest { id };
+            self.propose_internal(Internal::Revoke(id), |q| q.lease_revoke = Some(request));
+        }
+    }
+
+    fn propose_checkpoints(&mut self) {
+        if !self.config.lease_checkpoint {
+            return;
+        }
+        let due = self.lessor.checkpoints_due(self.now_ms);
+        for batch in due.chunks(CHECKPOINT_BATCH) {
+            let checkpoints =
+                batch.iter().map(|&(id, remaining_ttl)| pb::LeaseCheckpoint { id, remaining_ttl }).collect();
+            let request = pb::LeaseCheckpointRequest { checkpoints };
+            self.propose_internal(Internal::Checkpoint, |q| q.lease_checkpoint = Some(request));
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The member: consensus, the clients that wait, leases' clocks, and everything that has to be decided in one place.
+//!
+//! [`Member::call`] admits a request; [`Member::tick`] tells the time; [`Member::turn`] carries everything that is
+//! queued through log, sync, commit and apply, and puts what follows into the outbox. Invariants:
+//!
+//! * Entries are applied only when committed **and** locally durable: consistent index ≤ end of the log.
+//! * No reply and no event leaves before its entry is durable.
+//! * At most one checkpoint is under way; `.snap` and log release follow a checkpoint, in that order.
+//! * A revocation is proposed only by a leader into its own log; apply never judges it again.
+
+mod admit;
+mod boot;
+mod checkpoint;
+mod leases;
+mod pending;
+mod replies;
+mod turn;
+mod versions;
+
+pub use boot::{BootConfig, InitialMember};
+pub use checkpoint::{CheckpointDone, CheckpointJob};
+pub use pending::Outcome;
+
+use crate::autocompact::{AutoCompactor, Policy};
+use crate::log_writer::LogWriter;
+use crate::{Fatal, IdGenerator, Request};
+use checkpoint::Checkpointing;
+use pending::{Internal, Pending, Waiter};
+use raft::RawNode;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use store::lessor::Lessor;
+use store::{Applied, Change, Store};
+
+/// How a member runs; times in milliseconds.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub name: String,
+    pub client_urls: Vec<String>,
+    /// One tick; also the heartbeat interval.
+    pub tick_ms: u64,
+    pub election_ticks: u64,
+    /// Seeds the randomised election timeout.
+    pub seed: u64,
+    /// Applied entries between `.snap` files.
+    pub snapshot_count: u64,
+    /// Entries kept in memory behind a snapshot.
+    pub catchup_entries: u64,
+    pub max_snapshots: usize,
+    pub max_wals: usize,
+    pub max_request_bytes: usize,
+    pub max_txn_ops: usize,
+    /// Bytes; ≤ 0 = no quota.
+    pub quota_bytes: i64,
+    pub auto_compaction: Option<Policy>,
+    /// Revisions a compaction deletes between two pauses.
+    pub compaction_batch: usize,
+    pub compaction_sleep_ms: u64,
+    /// Gate `LeaseCheckpoint`.
+    pub lease_checkpoint: bool,
+    /// A checkpoint starts when so many bytes wait in the overlay …
+    pub checkpoint_bytes: usize,
+    /// … or the oldest change waits so long.
+    pub checkpoint_ms: u64,
+}
+
+/// What a member wants done, in order.
+#[derive(Debug)]
+pub enum Output<T> {
+    /// The answer of a call.
+    Reply { ticket: T, result: Outcome },
+    /// Run this read on the newest published [`Applied`]: it is fresh enough.
+    Read { ticket: T, request: Request },
+    /// A batch was applied. Goes to readers and to the watch hub before the replies that follow.
+    Published { applied: Arc<Applied>, changes: Vec<Change> },
+    /// Run the job elsewhere and bring the result to [`Member::checkpointed`].
+    Checkpoint(Box<CheckpointJob>),
+    /// The page store holds everything up to now: stream its image from the newest published `Applied`.
+    Snapshot { ticket: T },
+    /// The member published its attributes: it serves.
+    Serving,
+    /// Something an operator should read.
+    Note(String),
+}
+
+/// A call without a server-side deadline of its own ends after this: 5 s and two election timeouts.
+fn request_timeout_ms(config: &Config) -> u64 {
+    5000 + 2 * config.tick_ms * config.election_ticks
+}
+
+/// A linearizable read that waits.
+struct Reading<T> {
+    ticket: T,
+    request: Request,
+    deadline_ms: u64,
+}
+
+/// One member of a cluster. `T` is the caller's ticket: whatever the driver needs to deliver an answer.
+pub struct Member<T> {
+    config: Config,
+    member_id: u64,
+    cluster_id: u64,
+    raft: RawNode,
+    log: LogWriter,
+    store: Store,
+    applied: Arc<Applied>,
+    ids: IdGenerator,
+    now_ms: u64,
+    next_tick_ms: u64,
+    pending: Pending<T>,
+    /// Encoded proposals made while no leader was known.
+    held: VecDeque<(u64, bytes::Bytes)>,
+    reads_waiting: Vec<Reading<T>>,
+    reads_asked: VecDeque<(u64, Vec<Reading<T>>)>,
+    reads_confirmed: VecDeque<(u64, Vec<Reading<T>>)>,
+    lessor: Lessor,
+    leases: leases::Keeper<T>,
+    compactor: Option<AutoCompactor>,
+    compaction: replies::Compacting<T>,
+    checkpointing: Checkpointing<T>,
+    versions: versions::Versions,
+    leading: bool,
+    stopping: bool,
+    out: Vec<Output<T>>,
+}
+
+impl<T> Member<T> {
+    /// Milliseconds of the driver's clock (monotonic) at which [`Member::tick`] wants to be called next.
+    pub fn next_tick_ms(&self) -> u64 {
+        self.next_tick_ms.min(self.compaction.due_ms()).max(self.now_ms)
+    }
+
+    /// Time passed.
+    pub fn tick(&mut self, now_ms: u64) -> Result<(), Fatal> {
+        self.now_ms = self.now_ms.max(now_ms);
+        let mut ticks = 0;
+        while self.next_tick_ms <= self.now_ms {
+            self.next_tick_ms += self.config.tick_ms;
+            ticks += 1;
+            // After a pause of the process one election timeout of ticks is enough to notice; more would only
+            // replay the pause.
+            if ticks <= self.config.election_ticks {
+                self.raft.tick();
+            }
+        }
+        if ticks > 0 {
+            self.expire_waiters();
+            self.tick_leases();
+            self.tick_versions()?;
+            self.tick_checkpoint()?;
+            self.tick_autocompaction();
+        }
+        self.tick_compaction()
+    }
+
+    /// The newest published state.
+    pub fn applied(&self) -> &Arc<Applied> {
+        &self.applied
+    }
+
+    /// The leader's id; 0 when none is known.
+    pub fn leader(&self) -> u64 {
+        self.raft.leader()
+    }
+
+    /// Member id and cluster id.
+    pub fn identity(&self) -> (u64, u64) {
+        (self.member_id, self.cluster_id)
+    }
+
+    /// Clients that wait for a proposal or a read.
+    pub fn waiting(&self) -> usize {
+        self.pending.len() + self.reads_waiting.len()
+    }
+
+    /// Whether apply should keep previous values in events, because a watcher wants them.
+    pub fn set_capture_prev(&mut self, on: bool) {
+        self.store.set_capture_prev(on);
+    }
+
+    /// What happened since the last call, in order.
+    pub fn take_outputs(&mut self, into: &mut Vec<Output<T>>) {
+        into.append(&mut self.out);
+    }
+
+    /// Answers everyone that waits with "server stopped" and closes the log. The page store is left as the last
+    /// checkpoint made it; the log has the rest.
+    pub fn stop(mut self, into: &mut Vec<Output<T>>) -> Result<(), Fatal> {
+        self.stopping = true;
+        let waiters = self.pending.drain();
+        for ticket in waiters.into_iter().filter_map(Waiter::ticket) {
+            self.reply(ticket, Err(api::Error::Stopped));
+        }
+        let asked = std::mem::take(&mut self.reads_asked).into_iter();
+        let confirmed = std::mem::take(&mut self.reads_confirmed).into_iter();
+        let queued = std::mem::take(&mut self.reads_waiting);
+        for reading in asked.chain(confirmed).flat_map(|(_, r)| r).chain(queued) {
+            self.reply(reading.ticket, Err(api::Error::Stopped));
+        }
+        for ticket in self.leases.drain().into_iter().chain(self.compaction.drain()).chain(self.checkpointing.drain()) {
+            self.reply(ticket, Err(api::Error::Stopped));
+        }
+        into.append(&mut self.out);
+        self.log.close()
+    }
+
+    fn reply(&mut self, ticket: T, result: Outcome) {
+        self.out.push(Output::Reply { ticket, result });
+    }
+
+    fn expire_waiters(&mut self) {
+        let over = self.pending.expire(self.now_ms);
+        for waiter in over {
+            // A member that proposes for itself tries again at its own pace.
+            if let Some(ticket) = waiter.ticket() {
+                self.reply(ticket, Err(api::Error::Timeout));
+            }
+        }
+        let now = self.now_ms;
+        let mut late = Vec::new();
+        let queues = self.reads_asked.iter_mut().chain(self.reads_confirmed.iter_mut()).map(|(_, r)| r);
+        for queue in queues.chain(std::iter::once(&mut self.reads_waiting)) {
+            late.extend(queue.extract_if(.., |r| r.deadline_ms <= now));
+        }
+        for reading in late {
+            self.reply(reading.ticket, Err(api::Error::Timeout));
+        }
+    }
+}

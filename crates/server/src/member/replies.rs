@@ -1,0 +1,146 @@
+//! What follows from an applied entry: the waiter's answer, and the effects on the member's other rooms.
+
+use super::{Internal, Member, Waiter};
+use crate::{Fatal, Response};
+use api::pb::etcdserverpb as pb;
+use store::{Effect, Reply};
+
+/// Physical compactions that wait, and the pace of the one that runs.
+#[derive(Debug)]
+pub struct Compacting<T> {
+    running: bool,
+    next_ms: u64,
+    /// Clients that wait until the deletion up to their revision is done and durable.
+    waiting: Vec<(T, i64, Result<pb::CompactionResponse, api::Error>)>,
+}
+
+impl<T> Default for Compacting<T> {
+    fn default() -> Self {
+        Compacting { running: false, next_ms: 0, waiting: Vec::new() }
+    }
+}
+
+impl<T> Compacting<T> {
+    /// When the next batch may run; far away when nothing is to be compacted.
+    pub fn due_ms(&self) -> u64 {
+        if self.running { self.next_ms } else { u64::MAX }
+    }
+
+    pub fn start(&mut self, now_ms: u64) {
+        self.running = true;
+        self.next_ms = now_ms;
+    }
+
+    pub fn drain(&mut self) -> Vec<T> {
+        std::mem::take(&mut self.waiting).into_iter().map(|(ticket, ..)| ticket).collect()
+    }
+}
+
+impl<T> Member<T> {
+    /// Answers who waits for request `id`.
+    pub(super) fn settle(&mut self, id: u64, reply: Result<Reply, api::Error>) {
+        match self.pending.take(id) {
+            None => {}
+            Some(Waiter::Client(ticket)) => self.answer(ticket, reply),
+            Some(Waiter::NoSpace(ticket)) => self.reply(ticket, Err(api::Error::NoSpace)),
+            Some(Waiter::Renew(ticket, lease)) => self.renew_after_checkpoint(ticket, lease),
+            Some(Waiter::Internal(what)) => self.settle_internal(what, &reply),
+        }
+    }
+
+    fn answer(&mut self, ticket: T, reply: Result<Reply, api::Error>) {
+        let result = match reply {
+            Ok(Reply::Compact { response, physical: true }) => {
+                let revision = self.store.compact_revision();
+                return self.compaction.waiting.push((ticket, revision, Ok(response)));
+            }
+            Ok(Reply::Compact { response, .. }) => Ok(Response::Compact(response)),
+            Ok(Reply::Put(r)) => Ok(Response::Put(r)),
+            Ok(Reply::Range(r)) => Ok(Response::Range(r)),
+            Ok(Reply::DeleteRange(r)) => Ok(Response::DeleteRange(r)),
+            Ok(Reply::Txn(r)) => Ok(Response::Txn(r)),
+            Ok(Reply::LeaseGrant(r)) => Ok(Response::LeaseGrant(r)),
+            Ok(Reply::LeaseRevoke(r)) => Ok(Response::LeaseRevoke(r)),
+            Ok(Reply::Alarm(r)) => Ok(Response::Alarm(r)),
+            Ok(Reply::Downgrade) => Ok(Response::Downgrade(self.downgrade_response())),
+            Ok(Reply::LeaseCheckpoint | Reply::MemberAttr | Reply::ClusterVersion | Reply::Empty) => {
+                Err(api::Error::Other("etcdserver: no client asks for this".into()))
+            }
+            Err(e) => Err(e),
+        };
+        self.reply(ticket, result);
+    }
+
+    fn settle_internal(&mut self, what: Internal, reply: &Result<Reply, api::Error>) {
+        match what {
+            Internal::Publish => self.published(),
+            Internal::Revoke(lease) => self.leases.revoke_done(lease),
+            Internal::Compaction(revision) => {
+                let done = matches!(reply, Ok(_) | Err(api::Error::Compacted));
+                if let (true, Some(compactor)) = (done, &mut self.compactor) {
+                    compactor.compacted(revision, self.now_ms);
+                }
+            }
+            Internal::ClusterVersion | Internal::Checkpoint => {}
+        }
+    }
+
+    pub(super) fn follow(&mut self, effects: Vec<Effect>) -> Result<(), Fatal> {
+        for effect in effects {
+            match effect {
+                Effect::LeaseGranted { id, ttl } => self.lessor.grant(id, ttl, self.now_ms),
+                Effect::LeaseRevoked { id } => self.lease_revoked(id),
+                Effect::LeaseCheckpointed { id, remaining } => self.lessor.checkpointed(id, remaining),
+                Effect::CompactionScheduled { .. } => self.compaction.start(self.now_ms),
+                Effect::AlarmsChanged => {}
+                Effect::ClusterVersionChanged { from, to } => self.cluster_version_changed(from.as_deref(), &to),
+                Effect::EmptyEntry => self.first_entry_of_term(),
+            }
+        }
+        Ok(())
+    }
+
+    /// The leader's no-op of its term is applied: leases count from here.
+    fn first_entry_of_term(&mut self) {
+        if self.raft.leader() == self.member_id {
+            self.lessor.promote(self.now_ms, self.config.tick_ms * self.config.election_ticks);
+        }
+    }
+
+    pub(super) fn tick_autocompaction(&mut self) {
+        let revision = self.applied.revision();
+        let Some(compactor) = &mut self.compactor else { return };
+        if let Some(target) = compactor.poll(self.now_ms, revision, self.leading) {
+            let request = pb::CompactionRequest { revision: target, physical: false };
+            self.propose_internal(Internal::Compaction(target), |q| q.compaction = Some(request));
+        }
+    }
+
+    /// Runs the next batch of deletions when its pause is over.
+    pub(super) fn tick_compaction(&mut self) -> Result<(), Fatal> {
+        if self.compaction.running && self.now_ms >= self.compaction.next_ms {
+            let progress = self.store.compaction_step(self.config.compaction_batch)?;
+            self.compaction.running = !progress.done;
+            self.compaction.next_ms = self.now_ms + self.config.compaction_sleep_ms;
+            if progress.done {
+                self.publish_compaction();
+            }
+        }
+        Ok(())
+    }
+
+    fn publish_compaction(&mut self) {
+        self.checkpointing.force |= !self.compaction.waiting.is_empty();
+        self.publish();
+    }
+
+    /// The page store holds everything up to the present: physical compactions that finished are durable.
+    pub(super) fn settle_physical_compactions(&mut self) {
+        if self.compaction.running {
+            return;
+        }
+        for (ticket, _, result) in std::mem::take(&mut self.compaction.waiting) {
+            self.reply(ticket, result.map(Response::Compact));
+        }
+    }
+}

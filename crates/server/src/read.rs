@@ -1,0 +1,41 @@
+//! Reads on an immutable [`Applied`]: what reader threads run.
+
+use crate::{Request, Response};
+use api::pb::etcdserverpb as pb;
+use store::{Applied, Error};
+
+/// Runs a read. `Error::Fatal` means that the page store failed: the member must stop.
+///
+/// # Errors
+/// `Refused` is the client's answer.
+pub fn run(applied: &Applied, request: Request) -> Result<Response, Error> {
+    match request {
+        Request::Range(r) => applied.range(&r).map(Response::Range),
+        Request::Txn(r) => applied.read_txn(&r).map(Response::Txn),
+        Request::HashKv(r) => hash_kv(applied, r.revision),
+        Request::Hash(_) => {
+            let hash = applied.hash()?;
+            Ok(Response::Hash(pb::HashResponse { header: Some(applied.header()), hash }))
+        }
+        Request::MemberList(_) => Ok(Response::MemberList(pb::MemberListResponse {
+            header: Some(membership_header(applied)),
+            members: applied.members(),
+        })),
+        other => Err(Error::Fatal(format!("not a read: {other:?}"))),
+    }
+}
+
+fn hash_kv(applied: &Applied, revision: i64) -> Result<Response, Error> {
+    let hash = applied.hash_kv(revision)?;
+    Ok(Response::HashKv(pb::HashKvResponse {
+        header: Some(applied.header()),
+        hash: hash.hash,
+        compact_revision: hash.compact_revision,
+        hash_revision: hash.revision,
+    }))
+}
+
+/// Membership answers carry no revision (reference/semantics.md 1.5).
+fn membership_header(applied: &Applied) -> pb::ResponseHeader {
+    pb::ResponseHeader { revision: 0, ..applied.header() }
+}

@@ -1,0 +1,145 @@
+//! Reading through the layers: changes not yet in the page store, changes being written to it, the page store.
+//!
+//! A layer maps revisions to `Some(bytes)` (tombstone or not) or to "deleted by compaction"; other buckets' keys
+//! likewise. A layer is a persistent tree, so a published state costs nothing and is never changed.
+
+use crate::Error;
+use crate::index::Rev;
+use crate::schema::{self, parse_revision, revision_key};
+use crate::tree::{Tree, Weigh};
+use bytes::Bytes;
+use std::ops::Bound;
+
+/// A revision's bytes in bucket `key`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    pub tombstone: bool,
+    /// `None`: deleted by compaction.
+    pub value: Option<Bytes>,
+}
+
+impl Weigh for Record {}
+impl Weigh for Option<Bytes> {}
+
+/// One layer of changes.
+#[derive(Clone, Debug, Default)]
+pub struct Layer {
+    pub revs: Tree<Rev, Record>,
+    pub other: Tree<(&'static str, Bytes), Option<Bytes>>,
+}
+
+impl Layer {
+    pub fn is_empty(&self) -> bool {
+        self.revs.is_empty() && self.other.is_empty()
+    }
+}
+
+/// All layers of one state, newest first.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    pub active: Layer,
+    pub frozen: Layer,
+    pub view: bolt::View,
+}
+
+impl Backend {
+    /// The value of a live (put) revision.
+    pub fn put_record(&self, rev: Rev) -> Result<Option<Bytes>, Error> {
+        for layer in [&self.active, &self.frozen] {
+            if let Some(record) = layer.revs.get(&rev) {
+                return Ok(record.value.clone());
+            }
+        }
+        Ok(self.view.get(schema::KEY.as_bytes(), &revision_key(rev, false))?)
+    }
+
+    pub fn get(&self, bucket: &'static str, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        let at = (bucket, Bytes::copy_from_slice(key));
+        for layer in [&self.active, &self.frozen] {
+            if let Some(value) = layer.other.get(&at) {
+                return Ok(value.clone());
+            }
+        }
+        Ok(self.view.get(bucket.as_bytes(), key)?)
+    }
+
+    /// All pairs of a bucket other than `key`.
+    pub fn pairs(&self, bucket: &'static str) -> Result<Vec<(Bytes, Bytes)>, Error> {
+        let stored = self.view.range(bucket.as_bytes(), Bound::Unbounded, Bound::Unbounded)?;
+        let mut pairs = stored.collect::<Result<std::collections::BTreeMap<_, _>, _>>()?;
+        for layer in [&self.frozen, &self.active] {
+            let from = (bucket, Bytes::new());
+            for ((_, key), value) in layer.other.range_from(&from).take_while(|((b, _), _)| *b == bucket) {
+                match value {
+                    Some(value) => drop(pairs.insert(key.clone(), value.clone())),
+                    None => drop(pairs.remove(key)),
+                }
+            }
+        }
+        Ok(pairs.into_iter().collect())
+    }
+
+    /// Revisions from `from` on, ascending, merged from all layers.
+    pub fn revisions(&self, from: Rev) -> Result<Revisions<'_>, Error> {
+        let start = revision_key(from, false);
+        let stored = self.view.range(schema::KEY.as_bytes(), Bound::Included(&start), Bound::Unbounded)?;
+        let mut merged = Revisions {
+            stored,
+            layers: [self.active.revs.range_from(&from), self.frozen.revs.range_from(&from)],
+            next_stored: None,
+            next: [None, None],
+        };
+        merged.pull_stored()?;
+        merged.next = [merged.layers[0].next(), merged.layers[1].next()];
+        Ok(merged)
+    }
+}
+
+type LayerIter<'a> = crate::tree::Iter<'a, Rev, Record>;
+
+/// Revisions in ascending order: revision, tombstone, bytes.
+pub struct Revisions<'a> {
+    stored: bolt::Range,
+    layers: [LayerIter<'a>; 2],
+    next_stored: Option<(Rev, bool, Bytes)>,
+    next: [Option<(&'a Rev, &'a Record)>; 2],
+}
+
+impl Revisions<'_> {
+    fn pull_stored(&mut self) -> Result<(), Error> {
+        self.next_stored = match self.stored.next() {
+            None => None,
+            Some(pair) => {
+                let (key, value) = pair?;
+                let (rev, tombstone) = parse_revision(&key)
+                    .ok_or_else(|| Error::Fatal(format!("bucket key holds {key:?}, which is no revision")))?;
+                Some((rev, tombstone, value))
+            }
+        };
+        Ok(())
+    }
+
+    /// The next revision.
+    pub fn advance(&mut self) -> Result<Option<(Rev, bool, Bytes)>, Error> {
+        loop {
+            let heads = [self.next[0].map(|(r, _)| *r), self.next[1].map(|(r, _)| *r), self.next_stored.as_ref().map(|s| s.0)];
+            let Some(rev) = heads.iter().flatten().min().copied() else { return Ok(None) };
+            let mut found = None;
+            if heads[2] == Some(rev) {
+                found = self.next_stored.take();
+                self.pull_stored()?;
+            }
+            for i in [1, 0] {
+                if heads[i] == Some(rev)
+                    && let Some((_, record)) = self.next[i]
+                {
+                    found = record.value.clone().map(|value| (rev, record.tombstone, value));
+                    self.next[i] = self.layers[i].next();
+                }
+            }
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+    }
+}

@@ -1,0 +1,529 @@
+//! The store: owned by the applier, changed by entries only.
+//!
+//! Invariants: consistent index and effects move together (same layer, same page-store transaction); an entry at or
+//! below the consistent index changes nothing; what an entry does depends on nothing but the state and the entry.
+
+use crate::applied::{Applied, KvHash, KvHasher, key_of};
+use crate::backend::{Backend, Layer, Record};
+use crate::index::{Item, KeyIndex, Rev};
+use crate::members::{ConfStateJson, Downgrade, Member};
+use crate::tree::Tree;
+use crate::{Change, Error, Event, schema};
+use api::pb::{etcdserverpb as pb, leasepb};
+use api::raft::ConfState;
+use bolt::{Db, Fill};
+use bytes::Bytes;
+use disk::SharedDisk;
+use prost::Message as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// How a store is kept.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Budget of the page cache, bytes.
+    pub cache_bytes: usize,
+    /// Page size of a new file, bytes; `None` = 4096.
+    pub page_size: Option<u32>,
+    /// Bytes; ≤ 0 = no quota.
+    pub quota_bytes: i64,
+    /// Shorter leases are raised to it, seconds.
+    pub min_lease_ttl: i64,
+    /// Gate LeaseCheckpointPersist: keep remaining TTLs even below cluster version 3.6.
+    pub lease_checkpoint_persist: bool,
+    pub no_sync: bool,
+}
+
+/// The state machine.
+pub struct Store {
+    pub(crate) s: Applied,
+    pub(crate) options: Options,
+    pub(crate) db: Db,
+    pub(crate) disk: SharedDisk,
+    path: PathBuf,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) capture_prev: bool,
+    pub(crate) compaction: Option<Compaction>,
+    pub(crate) dirty_bytes: usize,
+}
+
+/// A compaction under way: first the index, then the records.
+#[derive(Debug)]
+pub(crate) struct Compaction {
+    revision: i64,
+    phase: Phase,
+    /// Only when the one before had finished (semantics 6.6).
+    hasher: Option<KvHasher>,
+    any_kept: bool,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Index(Bytes),
+    Records(Rev),
+}
+
+impl std::fmt::Debug for KvHasher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KvHasher")
+    }
+}
+
+/// How far a compaction is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub done: bool,
+}
+
+impl Store {
+    /// Opens the page store, making buckets that are missing, and reads the whole state back.
+    ///
+    /// # Errors
+    /// The file is locked, damaged, of an unknown schema, or uses a feature that this build lacks.
+    pub fn open(disk: SharedDisk, path: &Path, options: Options) -> Result<Store, Error> {
+        let bolt_options = bolt_options(&options);
+        let db = Db::open(disk.clone(), path, bolt_options)?;
+        let mut tx = db.begin()?;
+        for bucket in schema::BUCKETS {
+            tx.create_bucket(bucket.as_bytes())?;
+        }
+        tx.commit()?;
+        let backend = Backend { active: Layer::default(), frozen: Layer::default(), view: db.view() };
+        let s = Applied {
+            index: 0,
+            term: 0,
+            revision: 1,
+            compact_revision: -1,
+            keys: KeyIndex::default(),
+            backend,
+            leases: Tree::default(),
+            alarms: Arc::default(),
+            members: Arc::default(),
+            removed: Arc::default(),
+            cluster_version: None,
+            storage_version: None,
+            downgrade: Arc::default(),
+            conf_state: Arc::default(),
+            hashes: Arc::default(),
+            identity: (0, 0),
+        };
+        let mut store = Store {
+            s,
+            options,
+            db,
+            disk,
+            path: path.to_path_buf(),
+            changes: Vec::new(),
+            capture_prev: false,
+            compaction: None,
+            dirty_bytes: 0,
+        };
+        store.restore_small()?;
+        store.restore_keys()?;
+        Ok(store)
+    }
+
+    fn restore_small(&mut self) -> Result<(), Error> {
+        let b = self.s.backend.clone();
+        let number = |v: Option<Bytes>| v.and_then(|v| Some(u64::from_be_bytes(v.as_ref().try_into().ok()?))).unwrap_or(0);
+        let text = |v: Option<Bytes>| v.and_then(|v| Some(Arc::from(std::str::from_utf8(&v).ok()?)));
+        self.s.index = number(b.get(schema::META, schema::CONSISTENT_INDEX)?);
+        self.s.term = number(b.get(schema::META, schema::TERM)?);
+        self.s.storage_version = text(b.get(schema::META, schema::STORAGE_VERSION)?);
+        self.s.cluster_version = text(b.get(schema::CLUSTER, schema::CLUSTER_VERSION)?);
+        self.check_versions()?;
+        if b.get(schema::AUTH, b"authEnabled")?.is_some_and(|v| v.as_ref() == [1]) {
+            return Err(Error::Fatal(
+                "authentication is enabled in this data directory, and this release has none: starting would serve \
+                 everyone. Disable it with Go etcd first (etcdctl auth disable)"
+                    .into(),
+            ));
+        }
+        if let Some(json) = b.get(schema::CLUSTER, schema::DOWNGRADE)? {
+            self.s.downgrade = Arc::new(json_value::<Downgrade>("cluster/downgrade", &json)?);
+        }
+        for (key, _) in b.pairs(schema::ALARM)? {
+            let alarm = pb::AlarmMember::decode(key).map_err(|e| bad("alarm", &e))?;
+            Arc::make_mut(&mut self.s.alarms).insert((alarm.member_id, alarm.alarm));
+        }
+        for (_, value) in b.pairs(schema::MEMBERS)? {
+            let member: Member = json_value("members", &value)?;
+            Arc::make_mut(&mut self.s.members).insert(member.id, member);
+        }
+        for (key, _) in b.pairs(schema::MEMBERS_REMOVED)? {
+            let id = std::str::from_utf8(&key).ok().and_then(|k| u64::from_str_radix(k, 16).ok());
+            Arc::make_mut(&mut self.s.removed).extend(id);
+        }
+        self.derive_conf_state();
+        for (_, value) in b.pairs(schema::LEASE)? {
+            let lease = leasepb::Lease::decode(value).map_err(|e| bad("lease", &e))?;
+            let kept = crate::applied::Lease {
+                ttl: lease.ttl,
+                remaining_ttl: lease.remaining_ttl,
+                keys: Tree::default(),
+            };
+            self.s.leases.insert(lease.id, kept);
+        }
+        Ok(())
+    }
+
+    fn check_versions(&self) -> Result<(), Error> {
+        use api::version::{SERVER, Version};
+        let own = Version::parse(SERVER).expect("a constant");
+        let newer = |v: &Option<Arc<str>>| {
+            v.as_deref().and_then(Version::parse).filter(|v| (v.major, v.minor) > (own.major, own.minor))
+        };
+        if let Some(v) = newer(&self.s.storage_version) {
+            return Err(Error::Fatal(format!(
+                "version \"{v}\" is not supported: the data directory was written by a newer etcd; run that version, or \
+                 downgrade it first (etcdctl downgrade enable 3.7)"
+            )));
+        }
+        match newer(&self.s.cluster_version) {
+            Some(v) => Err(Error::Fatal(format!(
+                "invalid downgrade; server version is lower than determined cluster version ({SERVER} < {v})"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// The members bucket is the one truth about the configuration.
+    pub(crate) fn derive_conf_state(&mut self) {
+        let ids = |learner: bool| {
+            self.s.members.values().filter(|m| m.is_learner == learner).map(|m| m.id).collect::<Vec<_>>()
+        };
+        let conf = ConfState { voters: ids(false), learners: ids(true), ..ConfState::default() };
+        self.s.conf_state = Arc::new(conf);
+    }
+
+    fn restore_keys(&mut self) -> Result<(), Error> {
+        let compacted = |v: Option<Bytes>| v.and_then(|v| Some(schema::parse_revision(&v)?.0.main));
+        let b = self.s.backend.clone();
+        let finished = compacted(b.get(schema::META, schema::FINISHED_COMPACTION)?);
+        let scheduled = compacted(b.get(schema::META, schema::SCHEDULED_COMPACTION)?);
+        let mut attached = std::collections::BTreeMap::new();
+        let mut revisions = b.revisions(Rev::default())?;
+        let mut last = 1;
+        while let Some((rev, tombstone, value)) = revisions.advance()? {
+            let kv = crate::applied::decode_kv(&value)?;
+            let key = Bytes::copy_from_slice(&kv.key);
+            let item = match tombstone {
+                true => Item { rev, created: 0, version: 0 },
+                false => Item { rev, created: kv.create_revision, version: kv.version },
+            };
+            match tombstone || kv.lease == 0 {
+                true => drop(attached.remove(&key)),
+                false => drop(attached.insert(key.clone(), kv.lease)),
+            }
+            self.s.keys.restore(key, item);
+            last = rev.main;
+        }
+        for (key, id) in attached {
+            self.with_lease(id, |lease| {
+                lease.keys.insert(key, crate::applied::Attached);
+            });
+        }
+        self.s.revision = last.max(finished.unwrap_or(1)).max(scheduled.unwrap_or(1));
+        self.s.compact_revision = finished.or(scheduled).map_or(-1, |f| f.max(scheduled.unwrap_or(f)));
+        if scheduled.is_some_and(|s| finished.is_none_or(|f| f < s)) {
+            self.begin_compaction(scheduled.unwrap_or(0), None);
+        } else if let Some(finished) = finished {
+            // Records that a compaction removed leave nothing in the index; nothing is to be done.
+            self.s.compact_revision = finished;
+        }
+        Ok(())
+    }
+
+    pub fn consistent_index(&self) -> u64 {
+        self.s.index
+    }
+
+    pub fn compact_revision(&self) -> i64 {
+        self.s.compact_revision
+    }
+
+    pub fn set_identity(&mut self, cluster_id: u64, member_id: u64) {
+        self.s.identity = (cluster_id, member_id);
+    }
+
+    pub fn set_capture_prev(&mut self, on: bool) {
+        self.capture_prev = on;
+    }
+
+    /// Bytes up to the high-water mark, with an estimate of what waits for a checkpoint.
+    pub fn size(&self) -> i64 {
+        (self.db.size() + self.dirty_bytes as u64) as i64
+    }
+
+    pub fn size_in_use(&self) -> i64 {
+        (self.db.in_use_bytes() + self.dirty_bytes as u64) as i64
+    }
+
+    /// Bytes of changes that wait for a checkpoint.
+    pub fn overlay_bytes(&self) -> usize {
+        self.dirty_bytes
+    }
+
+    pub fn header(&self) -> pb::ResponseHeader {
+        self.s.header()
+    }
+
+    /// The state and the changes since the last publication.
+    pub fn publish(&mut self) -> (Arc<Applied>, Vec<Change>) {
+        (Arc::new(self.s.clone()), std::mem::take(&mut self.changes))
+    }
+
+    pub(crate) fn set(&mut self, bucket: &'static str, key: &[u8], value: Option<Bytes>) {
+        self.dirty_bytes += key.len() + value.as_ref().map_or(0, Bytes::len) + 64;
+        self.s.backend.active.other.insert((bucket, Bytes::copy_from_slice(key)), value);
+    }
+
+    pub(crate) fn set_record(&mut self, rev: Rev, record: Record) {
+        self.dirty_bytes += 17 + record.value.as_ref().map_or(0, Bytes::len) + 64;
+        self.s.backend.active.revs.insert(rev, record);
+    }
+
+    pub(crate) fn with_lease(&mut self, id: i64, change: impl FnOnce(&mut crate::applied::Lease)) {
+        if self.s.leases.get(&id).is_some() {
+            self.s.leases.update(id, |slot| {
+                if let Some(lease) = slot {
+                    change(lease);
+                }
+            });
+        }
+    }
+
+    pub(crate) fn record_change(&mut self, revision: i64, events: Vec<Event>) {
+        if !events.is_empty() {
+            self.changes.push(Change { revision, events: events.into() });
+        }
+    }
+
+    /// Writes the schema's version; local, not replicated.
+    pub fn set_storage_version(&mut self, version: &str) -> Result<(), Error> {
+        self.s.storage_version = Some(version.into());
+        self.set(schema::META, schema::STORAGE_VERSION, Some(Bytes::copy_from_slice(version.as_bytes())));
+        Ok(())
+    }
+
+    /// raft's configuration after a conf change; kept beside the members it was derived from.
+    pub fn set_conf_state(&mut self, state: &ConfState) {
+        let json = ConfStateJson { voters: state.voters.clone(), learners: state.learners.clone(), auto_leave: false };
+        self.set(schema::META, schema::CONF_STATE, Some(crate::members::go_json(&json).into()));
+        self.s.conf_state = Arc::new(state.clone());
+    }
+
+    // ---- compaction ------------------------------------------------------------------------------------------
+
+    /// Whether a compaction is under way.
+    pub fn compaction_pending(&self) -> bool {
+        self.compaction.is_some()
+    }
+
+    pub(crate) fn begin_compaction(&mut self, revision: i64, previous: Option<i64>) {
+        // A compaction that had not finished is taken over by the newer one; its hash is not kept then.
+        let finished_before = self.compaction.is_none();
+        let hasher = previous.filter(|_| finished_before).map(|previous| KvHasher::new(revision, previous));
+        self.compaction = Some(Compaction { revision, phase: Phase::Index(Bytes::new()), hasher, any_kept: false });
+    }
+
+    /// Does at most `max` keys or records of the compaction under way.
+    pub fn compaction_step(&mut self, max: usize) -> Result<Progress, Error> {
+        let Some(mut c) = self.compaction.take() else { return Ok(Progress { done: true }) };
+        match c.phase {
+            Phase::Index(from) => {
+                c.phase = match self.s.keys.compact(c.revision, &from, max) {
+                    Some(next) => Phase::Index(next),
+                    None => {
+                        let all = Bytes::from_static(&[0]);
+                        let span = crate::index::Span { key: &all, end: &all };
+                        c.any_kept = self.s.keys.live(span, c.revision).next().is_some();
+                        Phase::Records(Rev::default())
+                    }
+                };
+            }
+            Phase::Records(from) => match self.compact_records(&mut c, from, max)? {
+                Some(next) => c.phase = Phase::Records(next),
+                None => {
+                    self.finish_compaction(&c);
+                    return Ok(Progress { done: true });
+                }
+            },
+        }
+        self.compaction = Some(c);
+        Ok(Progress { done: false })
+    }
+
+    fn compact_records(&mut self, c: &mut Compaction, from: Rev, max: usize) -> Result<Option<Rev>, Error> {
+        let backend = self.s.backend.clone();
+        let mut revisions = backend.revisions(from)?;
+        let mut seen = 0;
+        while let Some((rev, tombstone, value)) = revisions.advance()? {
+            if rev.main > c.revision {
+                return Ok(None);
+            }
+            if seen == max {
+                return Ok(Some(rev));
+            }
+            seen += 1;
+            let keep = self.s.keys.get(&key_of(&value)?).is_some_and(|h| h.keeps(rev, c.revision));
+            if let Some(hasher) = &mut c.hasher {
+                hasher.add(rev, tombstone, &value, c.any_kept, || Ok(keep))?;
+            }
+            if !keep {
+                self.set_record(rev, Record { tombstone, value: None });
+            }
+        }
+        Ok(None)
+    }
+
+    fn finish_compaction(&mut self, c: &Compaction) {
+        let bytes = schema::revision_key(Rev { main: c.revision, sub: 0 }, false);
+        self.set(schema::META, schema::FINISHED_COMPACTION, Some(bytes.into()));
+        if let Some(hasher) = &c.hasher {
+            const KEPT: usize = 10;
+            let hashes: &mut Vec<KvHash> = Arc::make_mut(&mut self.s.hashes);
+            hashes.push(hasher.finish());
+            let extra = hashes.len().saturating_sub(KEPT);
+            hashes.drain(..extra);
+        }
+    }
+
+    // ---- checkpoint ------------------------------------------------------------------------------------------
+
+    /// Freezes what waits for the page store; `None` when nothing does. One at a time.
+    pub fn freeze(&mut self) -> Option<Checkpoint> {
+        if self.s.backend.active.is_empty() {
+            return None;
+        }
+        assert!(self.s.backend.frozen.is_empty(), "one checkpoint at a time");
+        self.set(schema::META, schema::CONSISTENT_INDEX, Some(self.s.index.to_be_bytes().to_vec().into()));
+        if self.s.term > 0 {
+            self.set(schema::META, schema::TERM, Some(self.s.term.to_be_bytes().to_vec().into()));
+        }
+        let layer = std::mem::take(&mut self.s.backend.active);
+        self.s.backend.frozen = layer.clone();
+        self.dirty_bytes = 0;
+        Some(Checkpoint { layer, db: self.db.clone() })
+    }
+
+    /// The checkpoint is durable: reads go to the page store from now on.
+    pub fn checkpointed(&mut self, checkpoint: Checkpoint) -> Result<(), Error> {
+        drop(checkpoint);
+        self.s.backend.frozen = Layer::default();
+        self.s.backend.view = self.db.view();
+        Ok(())
+    }
+
+    /// Work for a defragmentation, to be run while no checkpoint runs.
+    pub fn defragment(&self) -> Defragment {
+        let mut tmp = self.path.clone().into_os_string();
+        tmp.push(".tmp.defrag");
+        Defragment {
+            disk: self.disk.clone(),
+            from: self.db.clone(),
+            path: self.path.clone(),
+            tmp: tmp.into(),
+            options: bolt_options(&self.options),
+            made: None,
+        }
+    }
+
+    /// The compacted file took the old one's place.
+    pub fn defragmented(&mut self, done: Defragment) -> Result<(), Error> {
+        if let Some(db) = done.made {
+            self.db = db;
+            self.s.backend.view = self.db.view();
+        }
+        Ok(())
+    }
+}
+
+fn bolt_options(options: &Options) -> bolt::Options {
+    bolt::Options {
+        page_size: options.page_size,
+        cache_bytes: options.cache_bytes,
+        read_only: false,
+        no_sync: options.no_sync,
+    }
+}
+
+pub(crate) fn bad(what: &str, e: &dyn std::fmt::Display) -> Error {
+    Error::Fatal(format!("bucket {what} holds a value that can't be read: {e}"))
+}
+
+fn json_value<T: serde::de::DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(bytes).map_err(|e| bad(what, &e))
+}
+
+/// A frozen layer on its way into the page store.
+#[derive(Debug)]
+pub struct Checkpoint {
+    layer: Layer,
+    db: Db,
+}
+
+impl Checkpoint {
+    /// Writes everything in one transaction. `pace` is told the bytes put and may wait.
+    pub fn run(&mut self, pace: &mut dyn FnMut(usize)) -> Result<(), Error> {
+        const SLICE: usize = 64 << 10;
+        let mut tx = self.db.begin()?;
+        let mut bytes = 0;
+        for (rev, record) in self.layer.revs.iter() {
+            let key = Bytes::from(schema::revision_key(*rev, record.tombstone));
+            match &record.value {
+                Some(value) => {
+                    bytes += key.len() + value.len();
+                    tx.put(schema::KEY.as_bytes(), key, value.clone(), Fill::Append)?;
+                }
+                None => drop(tx.delete(schema::KEY.as_bytes(), &key)?),
+            }
+            if bytes >= SLICE {
+                pace(bytes);
+                bytes = 0;
+            }
+        }
+        for ((bucket, key), value) in self.layer.other.iter() {
+            match value {
+                Some(value) => tx.put(bucket.as_bytes(), key.clone(), value.clone(), Fill::Half)?,
+                None => drop(tx.delete(bucket.as_bytes(), key)?),
+            }
+        }
+        tx.commit()?;
+        Ok(())
+    }
+}
+
+/// A copy of the page store without free pages, made beside it and renamed over it.
+#[derive(Debug)]
+pub struct Defragment {
+    disk: SharedDisk,
+    from: Db,
+    path: PathBuf,
+    tmp: PathBuf,
+    options: bolt::Options,
+    made: Option<Db>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("index", &self.s.index).field("revision", &self.s.revision).finish_non_exhaustive()
+    }
+}
+
+impl Defragment {
+    /// Copies, syncs and renames. Readers and writers go on meanwhile.
+    pub fn run(&mut self, pace: &mut dyn FnMut(usize)) -> Result<(), Error> {
+        let io = |e: std::io::Error| Error::Fatal(format!("defragment: {e}"));
+        if self.disk.exists(&self.tmp).map_err(io)? {
+            self.disk.remove_file(&self.tmp).map_err(io)?;
+        }
+        let options = bolt::Options { page_size: Some(self.from.page_size()), ..self.options.clone() };
+        let db = Db::open(self.disk.clone(), &self.tmp, options)?;
+        self.from.copy_to(&db, pace)?;
+        self.disk.rename(&self.tmp, &self.path).map_err(io)?;
+        self.disk.sync_dir(self.path.parent().unwrap_or(Path::new("/"))).map_err(io)?;
+        self.made = Some(db);
+        Ok(())
+    }
+}

@@ -1,0 +1,449 @@
+//! The hub itself.
+
+use super::history::{HistoryJob, HistoryResult};
+use super::stream::{Stream, Watcher};
+use super::WATCHERS_PER_READ;
+use crate::Change;
+use api::pb::etcdserverpb as pb;
+use bytes::Bytes;
+use pb::watch_request::RequestUnion;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A stream, as the driver numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StreamId(pub u64);
+
+/// A watcher: its stream and its id there.
+pub(super) type WatcherId = (StreamId, i64);
+
+/// What the hub begins with.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    pub member_id: u64,
+    pub cluster_id: u64,
+    /// Revision and term that were published last.
+    pub revision: i64,
+    pub term: u64,
+    /// Bytes; a response is fragmented at 512 KiB above.
+    pub max_request_bytes: usize,
+    pub progress_interval_ms: u64,
+}
+
+/// What happens to the hub.
+#[derive(Debug)]
+pub enum Input {
+    Open { stream: StreamId, now_ms: u64, jitter_ms: u64 },
+    Close { stream: StreamId },
+    /// `permitted`: what authorisation says of a create request.
+    Request { stream: StreamId, request: pb::WatchRequest, permitted: Result<(), api::Error> },
+    /// A batch was applied; `changes` are all since the last one.
+    Published { revision: i64, term: u64, changes: Vec<Change> },
+    /// Changes were left out, or the state was replaced: everyone reads on from history.
+    Resync { revision: i64, term: u64 },
+    HistoryRead(HistoryResult),
+    /// The transport took `n` responses out of the stream's outbox.
+    Credit { stream: StreamId, n: usize },
+    Tick { now_ms: u64 },
+}
+
+/// What the hub wants done.
+#[derive(Debug)]
+pub enum Effect {
+    Send { stream: StreamId, response: pb::WatchResponse },
+    ReadHistory { job: HistoryJob },
+    /// Whether apply should capture previous values.
+    WantPrev(bool),
+}
+
+/// Numbers for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub streams: usize,
+    pub watchers: usize,
+    pub slow: usize,
+    pub events: u64,
+}
+
+/// All streams and watchers of a member.
+#[derive(Debug)]
+pub struct Hub {
+    config: Config,
+    pub(super) revision: i64,
+    term: u64,
+    streams: BTreeMap<StreamId, Stream>,
+    /// Watchers of one key, by key; synced or not.
+    points: BTreeMap<Bytes, BTreeSet<WatcherId>>,
+    /// Watchers of ranges, by where the range begins.
+    ranges: BTreeMap<Bytes, BTreeSet<WatcherId>>,
+    behind: BTreeSet<WatcherId>,
+    reading: bool,
+    prev_watchers: usize,
+    events: u64,
+}
+
+impl Hub {
+    pub fn new(config: Config) -> Hub {
+        Hub {
+            revision: config.revision,
+            term: config.term,
+            config,
+            streams: BTreeMap::new(),
+            points: BTreeMap::new(),
+            ranges: BTreeMap::new(),
+            behind: BTreeSet::new(),
+            reading: false,
+            prev_watchers: 0,
+            events: 0,
+        }
+    }
+
+    pub fn counts(&self) -> Counts {
+        Counts {
+            streams: self.streams.len(),
+            watchers: self.streams.values().map(|s| s.watchers.len()).sum(),
+            slow: self.behind.len(),
+            events: self.events,
+        }
+    }
+
+    /// Takes an input; what follows is added to `out`, in order.
+    pub fn handle(&mut self, input: Input, out: &mut Vec<Effect>) {
+        match input {
+            Input::Open { stream, now_ms, jitter_ms } => {
+                let interval = self.config.progress_interval_ms.saturating_add(jitter_ms);
+                self.streams.insert(stream, Stream::new(now_ms, interval));
+            }
+            Input::Close { stream } => self.close(stream, out),
+            Input::Request { stream, request, permitted } => self.request(stream, request, permitted, out),
+            Input::Published { revision, term, changes } => self.publish(revision, term, &changes, out),
+            Input::Resync { revision, term } => self.resync(revision, term),
+            Input::HistoryRead(result) => self.catch_up(&result, out),
+            Input::Credit { stream, n } => {
+                if let Some(s) = self.streams.get_mut(&stream) {
+                    s.outstanding = s.outstanding.saturating_sub(n);
+                }
+            }
+            Input::Tick { now_ms } => self.tick(now_ms, out),
+        }
+        self.read_history(out);
+    }
+
+    fn header(&self, revision: i64) -> Option<pb::ResponseHeader> {
+        let Config { cluster_id, member_id, .. } = self.config;
+        Some(pb::ResponseHeader { cluster_id, member_id, revision, raft_term: self.term })
+    }
+
+    fn send(&mut self, stream: StreamId, response: pb::WatchResponse, out: &mut Vec<Effect>) {
+        if let Some(s) = self.streams.get_mut(&stream) {
+            s.outstanding += 1;
+            out.push(Effect::Send { stream, response });
+        }
+    }
+
+    // ---- requests --------------------------------------------------------------------------------------------
+
+    fn request(
+        &mut self,
+        stream: StreamId,
+        request: pb::WatchRequest,
+        permitted: Result<(), api::Error>,
+        out: &mut Vec<Effect>,
+    ) {
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(r)) => {
+                if let Err(reason) = self.create(stream, &r, permitted, out) {
+                    let response = pb::WatchResponse {
+                        header: self.header(self.revision),
+                        watch_id: -1,
+                        created: true,
+                        canceled: true,
+                        cancel_reason: reason,
+                        ..Default::default()
+                    };
+                    self.send(stream, response, out);
+                }
+            }
+            Some(RequestUnion::CancelRequest(r)) => self.cancel(stream, r.watch_id, out),
+            Some(RequestUnion::ProgressRequest(_)) => self.progress(stream, out),
+            None => {}
+        }
+    }
+
+    fn create(
+        &mut self,
+        stream: StreamId,
+        r: &pb::WatchCreateRequest,
+        permitted: Result<(), api::Error>,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), String> {
+        if r.start_revision < 0 {
+            return Err(api::Error::Compacted.to_string());
+        }
+        permitted.map_err(|e| format!("rpc error: code = {:?} desc = {e}", e.code()))?;
+        let key = if r.key.is_empty() { Bytes::from_static(&[0]) } else { Bytes::copy_from_slice(&r.key) };
+        let end = Bytes::copy_from_slice(&r.range_end);
+        if !end.is_empty() && end.as_ref() != [0] && key >= end {
+            return Err("mvcc: watcher range is empty".into());
+        }
+        let (revision, header) = (self.revision, self.header(self.revision));
+        let Some(s) = self.streams.get_mut(&stream) else { return Ok(()) };
+        if r.watch_id != 0 && s.taken(r.watch_id) {
+            return Err("mvcc: duplicate watch ID provided on the WatchStream".into());
+        }
+        let id = if r.watch_id == 0 { s.draw_id() } else { r.watch_id };
+        let synced = r.start_revision == 0 || r.start_revision > revision;
+        let next = if r.start_revision == 0 { revision + 1 } else { r.start_revision };
+        s.watchers.insert(id, Watcher::new(r, key.clone(), end.clone(), next, synced));
+        let index = if end.is_empty() { &mut self.points } else { &mut self.ranges };
+        index.entry(key).or_default().insert((stream, id));
+        if !synced {
+            self.behind.insert((stream, id));
+        }
+        if r.prev_kv {
+            self.prev_watchers += 1;
+            if self.prev_watchers == 1 {
+                out.push(Effect::WantPrev(true));
+            }
+        }
+        let response = pb::WatchResponse { header, watch_id: id, created: true, ..Default::default() };
+        self.send(stream, response, out);
+        Ok(())
+    }
+
+    fn cancel(&mut self, stream: StreamId, id: i64, out: &mut Vec<Effect>) {
+        let known = self.remove(stream, id, out)
+            || self.streams.get_mut(&stream).is_some_and(|s| s.compacted.remove(&id));
+        if known {
+            let response = pb::WatchResponse {
+                header: self.header(self.revision),
+                watch_id: id,
+                canceled: true,
+                ..Default::default()
+            };
+            self.send(stream, response, out);
+        }
+    }
+
+    fn remove(&mut self, stream: StreamId, id: i64, out: &mut Vec<Effect>) -> bool {
+        let Some(w) = self.streams.get_mut(&stream).and_then(|s| s.watchers.remove(&id)) else { return false };
+        let index = if w.end.is_empty() { &mut self.points } else { &mut self.ranges };
+        if let Some(set) = index.get_mut(&w.key) {
+            set.remove(&(stream, id));
+            if set.is_empty() {
+                index.remove(&w.key);
+            }
+        }
+        self.behind.remove(&(stream, id));
+        if w.prev_kv {
+            self.prev_watchers -= 1;
+            if self.prev_watchers == 0 {
+                out.push(Effect::WantPrev(false));
+            }
+        }
+        true
+    }
+
+    fn close(&mut self, stream: StreamId, out: &mut Vec<Effect>) {
+        let ids: Vec<i64> = self.streams.get(&stream).map(|s| s.watchers.keys().copied().collect()).unwrap_or_default();
+        for id in ids {
+            self.remove(stream, id, out);
+        }
+        self.streams.remove(&stream);
+    }
+
+    /// Answered only when every watcher of the stream has been given everything up to the present.
+    fn progress(&mut self, stream: StreamId, out: &mut Vec<Effect>) {
+        let revision = self.revision;
+        let Some(s) = self.streams.get(&stream) else { return };
+        let current = |w: &Watcher| w.synced && w.next <= revision + 1;
+        if !s.watchers.is_empty() && s.watchers.values().all(current) {
+            let response = pb::WatchResponse { header: self.header(revision), watch_id: -1, ..Default::default() };
+            self.send(stream, response, out);
+        }
+    }
+
+    fn tick(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
+        let revision = self.revision;
+        let mut due = Vec::new();
+        for (stream, s) in &mut self.streams {
+            if now_ms < s.tick_ms {
+                continue;
+            }
+            s.tick_ms = now_ms.saturating_add(s.interval_ms);
+            for (id, w) in &mut s.watchers {
+                let idle = !std::mem::replace(&mut w.active, false);
+                if w.progress && idle && w.synced && w.next <= revision + 1 {
+                    due.push((*stream, *id));
+                }
+            }
+        }
+        for (stream, watch_id) in due {
+            let response = pb::WatchResponse { header: self.header(revision), watch_id, ..Default::default() };
+            self.send(stream, response, out);
+        }
+    }
+
+    // ---- the present -----------------------------------------------------------------------------------------
+
+    fn publish(&mut self, revision: i64, term: u64, changes: &[Change], out: &mut Vec<Effect>) {
+        self.term = term;
+        for change in changes {
+            self.revision = self.revision.max(change.revision);
+            for watcher in self.interested(change) {
+                self.offer(watcher, change, out);
+            }
+        }
+        self.revision = self.revision.max(revision);
+    }
+
+    fn interested(&self, change: &Change) -> BTreeSet<WatcherId> {
+        let mut found = BTreeSet::new();
+        for event in change.events.iter() {
+            let key = &event.kv().key;
+            found.extend(self.points.get(key).into_iter().flatten());
+            found.extend(self.ranges.range(..=key.clone()).flat_map(|(_, set)| set));
+        }
+        found
+    }
+
+    /// Gives a synced watcher its events of one revision, or leaves it behind at that revision.
+    fn offer(&mut self, (stream, id): WatcherId, change: &Change, out: &mut Vec<Effect>) {
+        let Some(s) = self.streams.get_mut(&stream) else { return };
+        let room = s.has_room();
+        let Some(w) = s.watchers.get_mut(&id) else { return };
+        if !w.synced || w.next > change.revision || !change.events.iter().any(|e| w.wants(e)) {
+            return;
+        }
+        let events: Option<Vec<_>> = change.events.iter().filter(|e| w.wants(e)).map(|e| w.present(e)).collect();
+        w.next = change.revision;
+        match events {
+            Some(events) if room => {
+                w.next += 1;
+                self.deliver((stream, id), events, change.revision, out);
+            }
+            _ => {
+                w.synced = false;
+                self.behind.insert((stream, id));
+            }
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        (stream, watch_id): WatcherId,
+        events: Vec<api::pb::mvccpb::Event>,
+        revision: i64,
+        out: &mut Vec<Effect>,
+    ) {
+        const FRAGMENT_ABOVE: usize = 512 << 10;
+        self.events += events.len() as u64;
+        let limit = self.config.max_request_bytes + FRAGMENT_ABOVE;
+        let response = pb::WatchResponse { header: self.header(revision), watch_id, events, ..Default::default() };
+        let Some(w) = self.streams.get_mut(&stream).and_then(|s| s.watchers.get_mut(&watch_id)) else { return };
+        w.active = true;
+        for part in w.split(response, limit) {
+            self.send(stream, part, out);
+        }
+    }
+
+    // ---- the past --------------------------------------------------------------------------------------------
+
+    fn resync(&mut self, revision: i64, term: u64) {
+        let before = self.revision;
+        self.term = term;
+        self.revision = self.revision.max(revision);
+        for (stream, s) in &mut self.streams {
+            for (id, w) in &mut s.watchers {
+                // A synced watcher was given everything up to what the hub had seen.
+                if w.synced {
+                    w.next = w.next.max(before + 1);
+                    if w.next <= self.revision {
+                        w.synced = false;
+                        self.behind.insert((*stream, *id));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks for one shared read for watchers that are behind and have room.
+    fn read_history(&mut self, out: &mut Vec<Effect>) {
+        if self.reading || self.behind.is_empty() {
+            return;
+        }
+        let mut candidates = Vec::new();
+        for (stream, id) in &self.behind {
+            let Some(s) = self.streams.get(stream) else { continue };
+            if let (true, Some(w)) = (s.has_room(), s.watchers.get(id)) {
+                candidates.push((w.next, w.prev_kv, (*stream, *id)));
+            }
+        }
+        candidates.sort_unstable_by_key(|(next, _, id)| (*next, *id));
+        candidates.truncate(WATCHERS_PER_READ);
+        let Some((from, ..)) = candidates.first().copied() else { return };
+        let prev = candidates.iter().any(|(_, prev, _)| *prev);
+        let watchers: Vec<WatcherId> = candidates.into_iter().map(|(_, _, id)| id).collect();
+        for (stream, id) in &watchers {
+            if let Some(w) = self.streams.get_mut(stream).and_then(|s| s.watchers.get_mut(id)) {
+                w.reading = true;
+            }
+        }
+        self.reading = true;
+        out.push(Effect::ReadHistory { job: HistoryJob { watchers, from, prev } });
+    }
+
+    fn catch_up(&mut self, read: &HistoryResult, out: &mut Vec<Effect>) {
+        self.reading = false;
+        for watcher in &read.watchers {
+            self.catch_up_one(*watcher, read, out);
+        }
+    }
+
+    fn catch_up_one(&mut self, watcher: WatcherId, read: &HistoryResult, out: &mut Vec<Effect>) {
+        let (stream, id) = watcher;
+        let Some(s) = self.streams.get_mut(&stream) else { return };
+        let room = s.has_room();
+        // `reading` is off for a watcher that took over the id of one that was cancelled meanwhile.
+        let Some(w) = s.watchers.get_mut(&id) else { return };
+        if !std::mem::replace(&mut w.reading, false) {
+            return;
+        }
+        if w.next < read.compact_revision {
+            return self.cancel_compacted(watcher, read.compact_revision, out);
+        }
+        if !room || w.next > read.covered {
+            return;
+        }
+        let mut events = Vec::new();
+        for event in read.changes.iter().filter(|c| c.revision >= w.next).flat_map(|c| c.events.iter()) {
+            if w.wants(event) {
+                // A read for others did not look for previous values; it will be read again for this one.
+                let Some(event) = w.present(event) else { return };
+                events.push(event);
+            }
+        }
+        w.next = read.covered + 1;
+        if read.covered >= self.revision {
+            w.synced = true;
+            self.behind.remove(&watcher);
+        }
+        if !events.is_empty() {
+            self.deliver(watcher, events, read.revision, out);
+        }
+    }
+
+    fn cancel_compacted(&mut self, (stream, id): WatcherId, compact_revision: i64, out: &mut Vec<Effect>) {
+        self.remove(stream, id, out);
+        if let Some(s) = self.streams.get_mut(&stream) {
+            s.compacted.insert(id);
+        }
+        let response = pb::WatchResponse {
+            header: self.header(0),
+            watch_id: id,
+            canceled: true,
+            compact_revision,
+            ..Default::default()
+        };
+        self.send(stream, response, out);
+    }
+}

@@ -1,0 +1,278 @@
+//! Rules one by one, then a random world against a naive one.
+
+use super::*;
+use crate::{Change, Event, History, Prev};
+use api::pb::etcdserverpb as pb;
+use api::pb::mvccpb::KeyValue;
+use pb::watch_request::RequestUnion;
+use std::sync::Arc;
+
+#[derive(Default)]
+struct Past {
+    changes: Vec<Change>,
+    compacted: i64,
+}
+
+impl Past {
+    fn put(&mut self, key: &str) -> Change {
+        let revision = self.changes.len() as i64 + 2;
+        let kv = KeyValue { key: key.to_owned().into(), mod_revision: revision, version: 1, ..Default::default() };
+        let change = Change { revision, events: vec![Event::Put { kv: Arc::new(kv), prev: Prev::Unknown }].into() };
+        self.changes.push(change.clone());
+        change
+    }
+}
+
+impl History for Past {
+    fn revision(&self) -> i64 {
+        self.changes.len() as i64 + 1
+    }
+    fn compact_revision(&self) -> i64 {
+        self.compacted
+    }
+    fn changes(&self, from: i64, to: i64, max: usize, _bytes: usize) -> Result<(Vec<Change>, i64), crate::Error> {
+        let inside = self.changes.iter().filter(|c| c.revision >= from && c.revision <= to);
+        let found: Vec<Change> = inside.take(max.min(7)).cloned().collect();
+        let covered = if found.len() == 7 { found[6].revision } else { to };
+        Ok((found, covered))
+    }
+    fn value_at(&self, _key: &[u8], _revision: i64) -> Result<Option<Arc<KeyValue>>, crate::Error> {
+        Ok(None)
+    }
+}
+
+const S: StreamId = StreamId(1);
+
+fn hub(revision: i64) -> Hub {
+    let mut hub = Hub::new(Config {
+        member_id: 1,
+        cluster_id: 2,
+        revision,
+        term: 3,
+        max_request_bytes: 1 << 20,
+        progress_interval_ms: 1000,
+    });
+    hub.handle(Input::Open { stream: S, now_ms: 0, jitter_ms: 0 }, &mut Vec::new());
+    hub
+}
+
+fn ask(hub: &mut Hub, union: RequestUnion) -> Vec<pb::WatchResponse> {
+    let mut out = Vec::new();
+    let request = pb::WatchRequest { request_union: Some(union) };
+    hub.handle(Input::Request { stream: S, request, permitted: Ok(()) }, &mut out);
+    sent(out)
+}
+
+fn sent(out: Vec<Effect>) -> Vec<pb::WatchResponse> {
+    out.into_iter().filter_map(|e| if let Effect::Send { response, .. } = e { Some(response) } else { None }).collect()
+}
+
+fn create(key: &str, end: &str, start_revision: i64) -> pb::WatchCreateRequest {
+    pb::WatchCreateRequest {
+        key: key.to_owned().into(),
+        range_end: end.to_owned().into(),
+        start_revision,
+        ..Default::default()
+    }
+}
+
+#[test]
+fn creation_is_refused_with_etcds_reasons() {
+    let mut h = hub(5);
+    let reason = |h: &mut Hub, r| {
+        let answer = ask(h, RequestUnion::CreateRequest(r)).remove(0);
+        assert!(answer.created && answer.canceled && answer.watch_id == -1);
+        answer.cancel_reason
+    };
+    assert_eq!(reason(&mut h, create("a", "", -1)), "etcdserver: mvcc: required revision has been compacted");
+    assert_eq!(reason(&mut h, create("b", "a", 0)), "mvcc: watcher range is empty");
+    let with_id = pb::WatchCreateRequest { watch_id: 9, ..create("a", "", 0) };
+    assert!(!ask(&mut h, RequestUnion::CreateRequest(with_id.clone()))[0].canceled);
+    assert_eq!(reason(&mut h, with_id), "mvcc: duplicate watch ID provided on the WatchStream");
+}
+
+#[test]
+fn a_watcher_of_the_future_gets_nothing_below_its_start() {
+    let mut h = hub(1);
+    let mut past = Past::default();
+    ask(&mut h, RequestUnion::CreateRequest(create("a", "", 4)));
+    let mut out = Vec::new();
+    for _ in 0..4 {
+        let change = past.put("a");
+        h.handle(Input::Published { revision: change.revision, term: 3, changes: vec![change] }, &mut out);
+    }
+    let revisions: Vec<i64> = sent(out).iter().map(|r| r.header.unwrap().revision).collect();
+    assert_eq!(revisions, [4, 5]);
+}
+
+#[test]
+fn a_start_below_the_compaction_is_created_and_then_cancelled() {
+    let mut h = hub(1);
+    let mut past = Past::default();
+    (0..9).for_each(|_| drop(past.put("a")));
+    past.compacted = 5;
+    h.handle(Input::Resync { revision: past.revision(), term: 3 }, &mut Vec::new());
+    let mut out = Vec::new();
+    for start in [4, 5] {
+        let request = pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create("a", "", start))) };
+        h.handle(Input::Request { stream: S, request, permitted: Ok(()) }, &mut out);
+    }
+    let responses = run(&mut h, &past, out);
+    assert!(responses[0].created && responses[1].created);
+    assert!(responses[2].canceled && responses[2].compact_revision == 5 && responses[2].cancel_reason.is_empty());
+    assert_eq!((responses[2].watch_id, responses[2].header.unwrap().revision), (0, 0));
+    assert_eq!(responses[3].events[0].kv.as_ref().unwrap().mod_revision, 5);
+    let again = ask(&mut h, RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id: 0 }));
+    assert!(again[0].canceled, "the client's own cancel is still answered");
+}
+
+/// Carries out history reads until nothing is asked for.
+fn run(h: &mut Hub, past: &Past, mut out: Vec<Effect>) -> Vec<pb::WatchResponse> {
+    let mut responses = Vec::new();
+    while !out.is_empty() {
+        let mut next = Vec::new();
+        for effect in out {
+            match effect {
+                Effect::Send { response, .. } => responses.push(response),
+                Effect::ReadHistory { job } => h.handle(Input::HistoryRead(job.run(past).unwrap()), &mut next),
+                Effect::WantPrev(_) => {}
+            }
+        }
+        out = next;
+    }
+    responses
+}
+
+#[test]
+fn progress_is_reported_only_when_every_watcher_is_current() {
+    let mut h = hub(3);
+    let ask_progress = |h: &mut Hub| ask(h, RequestUnion::ProgressRequest(pb::WatchProgressRequest {}));
+    assert!(ask_progress(&mut h).is_empty(), "no watcher");
+    ask(&mut h, RequestUnion::CreateRequest(create("a", "", 0)));
+    let answer = ask_progress(&mut h);
+    assert_eq!((answer[0].watch_id, answer[0].header.unwrap().revision), (-1, 3));
+    ask(&mut h, RequestUnion::CreateRequest(create("a", "", 2)));
+    assert!(ask_progress(&mut h).is_empty(), "one is behind");
+}
+
+#[test]
+fn idle_watchers_that_ask_for_it_are_told_of_progress() {
+    let mut h = hub(3);
+    ask(&mut h, RequestUnion::CreateRequest(pb::WatchCreateRequest { progress_notify: true, ..create("a", "", 0) }));
+    let mut out = Vec::new();
+    h.handle(Input::Tick { now_ms: 999 }, &mut out);
+    assert!(out.is_empty());
+    h.handle(Input::Tick { now_ms: 1000 }, &mut out);
+    let r = sent(out).remove(0);
+    assert!(r.watch_id == 0 && r.events.is_empty() && r.header.unwrap().revision == 3);
+}
+
+#[test]
+fn fragments_keep_events_whole_and_mark_all_but_the_last() {
+    let big = KeyValue { key: "a".into(), value: vec![b'v'; 900 << 10].into(), mod_revision: 2, ..Default::default() };
+    let event = Event::Put { kv: Arc::new(big), prev: Prev::None };
+    let change = Change { revision: 2, events: vec![event.clone(), event.clone(), event].into() };
+    let mut h = hub(1);
+    ask(&mut h, RequestUnion::CreateRequest(pb::WatchCreateRequest { fragment: true, ..create("a", "", 0) }));
+    let mut out = Vec::new();
+    h.handle(Input::Published { revision: 2, term: 3, changes: vec![change] }, &mut out);
+    let shape: Vec<(usize, bool)> = sent(out).iter().map(|r| (r.events.len(), r.fragment)).collect();
+    assert_eq!(shape, [(1, true), (1, true), (1, false)]);
+}
+
+/// Every watcher gets exactly the events at or above its start, in order, whatever stalls, gaps and delays there are.
+#[test]
+fn nothing_is_lost_doubled_or_reordered() {
+    for seed in 1..200_u64 {
+        let mut random = seed;
+        let mut draw = |n: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % n
+        };
+        let mut h = hub(1);
+        let mut past = Past::default();
+        let mut starts: Vec<(i64, String, String)> = Vec::new();
+        let mut got: Vec<Vec<i64>> = Vec::new();
+        let (mut jobs, mut taken) = (Vec::new(), 0);
+        for step in 0..600 {
+            let mut out = Vec::new();
+            match draw(10) {
+                0 if starts.len() < 12 && step < 400 => {
+                    let start = draw(past.revision() as u64 + 4) as i64;
+                    let (key, end) = [("a", ""), ("a", "c"), ("b", "\0")][draw(3) as usize];
+                    let r = RequestUnion::CreateRequest(create(key, end, start));
+                    let request = pb::WatchRequest { request_union: Some(r) };
+                    let from = if start == 0 { h.revision_for_tests() + 1 } else { start };
+                    starts.push((from, key.into(), end.into()));
+                    got.push(Vec::new());
+                    h.handle(Input::Request { stream: S, request, permitted: Ok(()) }, &mut out);
+                }
+                1..=5 => {
+                    let changes: Vec<Change> =
+                        (0..1 + draw(4)).map(|_| past.put(["a", "b", "c"][draw(3) as usize])).collect();
+                    if draw(12) == 0 {
+                        h.handle(Input::Resync { revision: past.revision(), term: 3 }, &mut out);
+                    } else {
+                        h.handle(Input::Published { revision: past.revision(), term: 3, changes }, &mut out);
+                    }
+                }
+                6 | 7 if !jobs.is_empty() => {
+                    let job: HistoryJob = jobs.remove(0);
+                    h.handle(Input::HistoryRead(job.run(&past).unwrap()), &mut out);
+                }
+                8 => {
+                    let n = taken;
+                    taken = 0;
+                    h.handle(Input::Credit { stream: S, n }, &mut out);
+                }
+                _ => h.handle(Input::Tick { now_ms: step }, &mut out),
+            }
+            absorb(out, &mut got, &mut jobs, &mut taken);
+        }
+        for _ in 0..2000 {
+            let mut out = Vec::new();
+            h.handle(Input::Credit { stream: S, n: taken }, &mut out);
+            taken = 0;
+            if let Some(job) = jobs.pop() {
+                h.handle(Input::HistoryRead(job.run(&past).unwrap()), &mut out);
+            }
+            absorb(out, &mut got, &mut jobs, &mut taken);
+        }
+        for ((start, key, end), got) in starts.iter().zip(&got) {
+            let inside = |k: &[u8]| match end.as_str() {
+                "" => k == key.as_bytes(),
+                "\0" => k >= key.as_bytes(),
+                end => k >= key.as_bytes() && k < end.as_bytes(),
+            };
+            let expected: Vec<i64> = past
+                .changes
+                .iter()
+                .filter(|c| c.revision >= *start && inside(&c.events[0].kv().key))
+                .map(|c| c.revision)
+                .collect();
+            assert_eq!(*got, expected, "seed {seed}, watcher of {key:?} {end:?} from {start}");
+        }
+    }
+}
+
+fn absorb(out: Vec<Effect>, got: &mut [Vec<i64>], jobs: &mut Vec<HistoryJob>, taken: &mut usize) {
+    for effect in out {
+        match effect {
+            Effect::Send { response, .. } => {
+                *taken += 1;
+                let revisions = response.events.iter().map(|e| e.kv.as_ref().unwrap().mod_revision);
+                got[response.watch_id as usize].extend(revisions);
+            }
+            Effect::ReadHistory { job } => jobs.push(job),
+            Effect::WantPrev(_) => {}
+        }
+    }
+}
+
+impl Hub {
+    fn revision_for_tests(&self) -> i64 {
+        self.revision
+    }
+}
