@@ -1,1 +1,19 @@
+//! Black-box harness: real server processes, asked over the wire, compared with Go etcd.
+//!
+//! * [`places`] finds our binary and the reference ones; [`temp`] owns scratch folders.
+//! * [`process`] starts, stops and kills servers and runs command-line tools.
+//! * [`wire`] is a gRPC client that knows no service: path in, bytes out; so every error text, message order
+//!   and malformed request is under the test's control. [`http`] does the same below gRPC.
+//! * [`record`] writes down what one server answered, with ids and clocks taken out, and compares two records.
+//!
+//! Invariants: a test needs no fixed port, no sleep and no path of any machine; every process a test started is
+//! gone when the test ends, by its own id.
 
+pub mod ask;
+pub mod http;
+pub mod places;
+pub mod process;
+pub mod record;
+pub mod rng;
+pub mod temp;
+pub mod wire;

@@ -8,12 +8,32 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const PROTOS: [&str; 13] = [
-    "auth.proto", "etcdserver.proto", "health.proto", "kv.proto", "lease.proto", "membership.proto", "raft.proto",
-    "raft_internal.proto", "record.proto", "rpc.proto", "snap.proto", "v3election.proto", "v3lock.proto",
+    "auth.proto",
+    "etcdserver.proto",
+    "health.proto",
+    "kv.proto",
+    "lease.proto",
+    "membership.proto",
+    "raft.proto",
+    "raft_internal.proto",
+    "record.proto",
+    "rpc.proto",
+    "snap.proto",
+    "v3election.proto",
+    "v3lock.proto",
 ];
 const PACKAGES: [&str; 11] = [
-    "authpb", "etcdserverpb", "grpc.health.v1", "leasepb", "membershippb", "mvccpb", "raftpb", "snappb", "v3electionpb",
-    "v3lockpb", "walpb",
+    "authpb",
+    "etcdserverpb",
+    "grpc.health.v1",
+    "leasepb",
+    "membershippb",
+    "mvccpb",
+    "raftpb",
+    "snappb",
+    "v3electionpb",
+    "v3lockpb",
+    "walpb",
 ];
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -63,7 +83,8 @@ fn protos(check: bool) -> Result<()> {
 /// Copies the non-empty generated files over the checked-in ones, or compares them.
 fn install(from: &Path, to: &Path, check: bool) -> Result<()> {
     std::fs::create_dir_all(to)?;
-    let mut files: Vec<PathBuf> = std::fs::read_dir(from)?.map(|e| e.map(|e| e.path())).collect::<std::io::Result<_>>()?;
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(from)?.map(|e| e.map(|e| e.path())).collect::<std::io::Result<_>>()?;
     files.sort();
     for file in files {
         let fresh = std::fs::read_to_string(&file)?;

@@ -290,7 +290,9 @@ impl Error {
             Error::Timeout => "etcdserver: request timed out",
             Error::TimeoutDueToLeaderFail => "etcdserver: request timed out, possibly due to previous leader failure",
             Error::TimeoutDueToConnectionLost => "etcdserver: request timed out, possibly due to connection lost",
-            Error::TimeoutWaitAppliedIndex => "etcdserver: request timed out, waiting for the applied index took too long",
+            Error::TimeoutWaitAppliedIndex => {
+                "etcdserver: request timed out, waiting for the applied index took too long"
+            }
             Error::Unhealthy => "etcdserver: unhealthy cluster",
             Error::Corrupt => "etcdserver: corrupt cluster",
             Error::NotSupportedForLearner => "etcdserver: rpc not supported for learner",

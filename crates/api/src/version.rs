@@ -45,6 +45,8 @@ mod tests {
         assert_eq!(Version::parse("3.7.1").unwrap().to_string(), "3.7.1");
         assert_eq!(Version::parse("3.6").unwrap().to_string(), "3.6.0");
         assert_eq!(Version::parse("3.7.0-rc.1").unwrap().to_string(), "3.7.0");
-        assert!(Version::parse("3").is_none() && Version::parse("a.b").is_none() && Version::parse("1.2.3.4").is_none());
+        assert!(
+            Version::parse("3").is_none() && Version::parse("a.b").is_none() && Version::parse("1.2.3.4").is_none()
+        );
     }
 }

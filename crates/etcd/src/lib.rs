@@ -1,1 +1,5 @@
+//! The server program: configuration, logging, and the driver that owns threads, queues, sockets and timers.
 
+pub mod config;
+pub mod driver;
+pub mod logging;

@@ -17,5 +17,7 @@ mod log;
 mod raw_node;
 mod storage;
 
-pub use raw_node::{BasicStatus, Config, Error, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, RawNode, ReadState, Ready, Role};
+pub use raw_node::{
+    BasicStatus, Config, Error, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, RawNode, ReadState, Ready, Role,
+};
 pub use storage::MemoryStorage;

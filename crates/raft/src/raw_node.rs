@@ -2,9 +2,7 @@
 
 use crate::MemoryStorage;
 use crate::log::Log;
-use api::raft::{
-    ConfChange, ConfChangeKind, ConfState, Entry, EntryKind, HardState, Message, MessageType,
-};
+use api::raft::{ConfChange, ConfChangeKind, ConfState, Entry, EntryKind, HardState, Message, MessageType};
 use bytes::Bytes;
 
 /// Addressee of `MsgStorageAppend`.
@@ -338,7 +336,8 @@ impl RawNode {
     }
 
     fn storage_append(&mut self, entries: Vec<Entry>, state: HardState) -> Message {
-        let to_self = |kind| Message { kind, to: self.config.id, from: self.config.id, term: self.term, ..Message::default() };
+        let to_self =
+            |kind| Message { kind, to: self.config.id, from: self.config.id, term: self.term, ..Message::default() };
         let mut responses = Vec::new();
         if let Some(last) = entries.last() {
             let done = to_self(MessageType::MsgStorageAppendResp);

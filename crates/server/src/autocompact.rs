@@ -33,7 +33,8 @@ pub struct AutoCompactor {
 
 impl AutoCompactor {
     pub fn new(policy: Policy, now_ms: u64) -> AutoCompactor {
-        let mut compactor = AutoCompactor { policy, next_ms: now_ms, last_ms: now_ms, samples: VecDeque::new(), done: 0 };
+        let mut compactor =
+            AutoCompactor { policy, next_ms: now_ms, last_ms: now_ms, samples: VecDeque::new(), done: 0 };
         if let Policy::Revision { .. } = policy {
             compactor.next_ms = now_ms + REVISION_INTERVAL_MS;
         }

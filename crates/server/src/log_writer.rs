@@ -40,8 +40,8 @@ impl LogWriter {
         }
         self.wal.append(if changed { &state } else { &HardState { term: 0, vote: 0, commit: 0 } }, entries)?;
         // A commit index alone need not be durable: it is rebuilt from the quorum (etcd's MustSync).
-        self.unsynced |= !entries.is_empty()
-            || changed && (state.term, state.vote) != (self.hard_state.term, self.hard_state.vote);
+        self.unsynced |=
+            !entries.is_empty() || changed && (state.term, state.vote) != (self.hard_state.term, self.hard_state.vote);
         if changed {
             self.hard_state = state;
         }

@@ -8,13 +8,32 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What a client asks the model and the member alike.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
-    Put { key: Bytes, value: Bytes, lease: i64 },
-    Delete { key: Bytes, end: Bytes },
+    Put {
+        key: Bytes,
+        value: Bytes,
+        lease: i64,
+    },
+    Delete {
+        key: Bytes,
+        end: Bytes,
+    },
     /// If the first key's version equals `version`, put; else delete it.
-    Txn { key: Bytes, version: i64, value: Bytes, other: Bytes },
-    Grant { id: i64, ttl: i64 },
-    Revoke { id: i64 },
-    Compact { revision: i64 },
+    Txn {
+        key: Bytes,
+        version: i64,
+        value: Bytes,
+        other: Bytes,
+    },
+    Grant {
+        id: i64,
+        ttl: i64,
+    },
+    Revoke {
+        id: i64,
+    },
+    Compact {
+        revision: i64,
+    },
 }
 
 /// One change of one key, as the bucket `key` keeps it.
@@ -160,7 +179,8 @@ impl Model {
         let mut hash = crc32c_update(0, b"key");
         // Go's index.Keep(revision): the newest revision of every key that lives; ignored when there is none.
         let newest = self.newest_at(self.revision);
-        let keep: BTreeSet<_> = newest.iter().filter(|(key, _)| self.live.contains_key(*key)).map(|(_, r)| *r).collect();
+        let keep: BTreeSet<_> =
+            newest.iter().filter(|(key, _)| self.live.contains_key(*key)).map(|(_, r)| *r).collect();
         for r in &self.records {
             let old = r.main <= self.compacted;
             let dropped = old && !keep.is_empty() && !keep.contains(&(r.main, r.sub));

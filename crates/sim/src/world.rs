@@ -435,9 +435,7 @@ fn request(op: &Op) -> Request {
         Op::Put { key, value, lease } => {
             Request::Put(pb::PutRequest { key, value, lease, ..pb::PutRequest::default() })
         }
-        Op::Delete { key, end } => {
-            Request::DeleteRange(pb::DeleteRangeRequest { key, range_end: end, prev_kv: false })
-        }
+        Op::Delete { key, end } => Request::DeleteRange(pb::DeleteRangeRequest { key, range_end: end, prev_kv: false }),
         Op::Txn { key, version, value, other } => Request::Txn(txn(key, version, value, other)),
         Op::Grant { id, ttl } => Request::LeaseGrant(pb::LeaseGrantRequest { ttl, id }),
         Op::Revoke { id } => Request::LeaseRevoke(pb::LeaseRevokeRequest { id }),

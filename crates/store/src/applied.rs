@@ -163,7 +163,11 @@ impl Applied {
     }
 
     /// A chunked range (semantics 2.11–2.14).
-    pub fn range_stream(self: &Arc<Self>, r: &pb::RangeRequest, max_request_bytes: usize) -> Result<RangeStream, Error> {
+    pub fn range_stream(
+        self: &Arc<Self>,
+        r: &pb::RangeRequest,
+        max_request_bytes: usize,
+    ) -> Result<RangeStream, Error> {
         let sorted = r.sort_order != 0 && (r.sort_order != 1 || r.sort_target != 0);
         let unimplemented = |text: &'static str| Err(api::Error::Coded(api::Code::Unimplemented, text.into()).into());
         if sorted {
@@ -189,7 +193,9 @@ impl Applied {
         if at > self.revision {
             return Err(api::Error::FutureRev.into());
         }
-        if revision != 0 && let Some(stored) = self.hashes.iter().find(|h| h.revision == at) {
+        if revision != 0
+            && let Some(stored) = self.hashes.iter().find(|h| h.revision == at)
+        {
             return Ok(*stored);
         }
         let everything = Bytes::from_static(&[0]);
@@ -237,7 +243,8 @@ impl Applied {
 }
 
 pub(crate) fn decode_kv(bytes: &Bytes) -> Result<KeyValue, Error> {
-    KeyValue::decode(bytes.clone()).map_err(|e| Error::Fatal(format!("bucket key holds a value that can't be read: {e}")))
+    KeyValue::decode(bytes.clone())
+        .map_err(|e| Error::Fatal(format!("bucket key holds a value that can't be read: {e}")))
 }
 
 pub(crate) fn key_of(bytes: &Bytes) -> Result<Bytes, Error> {
@@ -425,9 +432,7 @@ fn compare_one(c: &pb::Compare, kv: &KeyValue) -> bool {
         Ok(CompareTarget::Mod) => {
             kv.mod_revision.cmp(&if let Some(TargetUnion::ModRevision(v)) = union { *v } else { 0 })
         }
-        Ok(CompareTarget::Version) => {
-            kv.version.cmp(&if let Some(TargetUnion::Version(v)) = union { *v } else { 0 })
-        }
+        Ok(CompareTarget::Version) => kv.version.cmp(&if let Some(TargetUnion::Version(v)) = union { *v } else { 0 }),
         Ok(CompareTarget::Lease) => kv.lease.cmp(&if let Some(TargetUnion::Lease(v)) = union { *v } else { 0 }),
         Err(_) => std::cmp::Ordering::Equal,
     };

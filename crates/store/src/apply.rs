@@ -40,12 +40,25 @@ pub enum Reply {
 /// What an entry means for other rooms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    LeaseGranted { id: i64, ttl: i64 },
-    LeaseRevoked { id: i64 },
-    LeaseCheckpointed { id: i64, remaining: i64 },
-    CompactionScheduled { revision: i64 },
+    LeaseGranted {
+        id: i64,
+        ttl: i64,
+    },
+    LeaseRevoked {
+        id: i64,
+    },
+    LeaseCheckpointed {
+        id: i64,
+        remaining: i64,
+    },
+    CompactionScheduled {
+        revision: i64,
+    },
     AlarmsChanged,
-    ClusterVersionChanged { from: Option<String>, to: String },
+    ClusterVersionChanged {
+        from: Option<String>,
+        to: String,
+    },
     /// The first entry of a leader's term.
     EmptyEntry,
 }
@@ -385,7 +398,8 @@ impl Store {
     /// # Errors
     /// `Fatal` when its context can't be read.
     pub fn apply_conf_change(&mut self, entry: &Entry) -> Result<ApplyingConf, Error> {
-        let fatal = |e: &dyn std::fmt::Display| Error::Fatal(format!("log entry {} holds a bad conf change: {e}", entry.index));
+        let fatal =
+            |e: &dyn std::fmt::Display| Error::Fatal(format!("log entry {} holds a bad conf change: {e}", entry.index));
         let mut change = ConfChange::decode(entry.data.clone()).map_err(|e| fatal(&e))?;
         let request_id = change.id;
         if entry.index <= self.s.index {
@@ -420,7 +434,9 @@ impl Store {
                 Some(_) => Ok(()),
             },
             ConfChangeKind::AddNode | ConfChangeKind::AddLearnerNode if known.is_some() => Err(api::Error::MemberExist),
-            ConfChangeKind::UpdateNode | ConfChangeKind::RemoveNode if known.is_none() => Err(api::Error::MemberNotFound),
+            ConfChangeKind::UpdateNode | ConfChangeKind::RemoveNode if known.is_none() => {
+                Err(api::Error::MemberNotFound)
+            }
             _ if taken => Err(api::Error::PeerURLExist),
             _ => Ok(()),
         }
@@ -488,7 +504,8 @@ impl Writing<'_> {
 
     fn put(&mut self, r: &pb::PutRequest) -> Result<pb::PutResponse, Error> {
         let key = Bytes::copy_from_slice(&r.key);
-        let attached = self.store.s.keys.get(&key).is_some_and(|h| h.last.version > 0) && !self.store.s.leases.is_empty();
+        let attached =
+            self.store.s.keys.get(&key).is_some_and(|h| h.last.version > 0) && !self.store.s.leases.is_empty();
         let wanted = r.prev_kv || r.ignore_value || r.ignore_lease || self.store.capture_prev || attached;
         let old = if wanted { self.current(&key)? } else { None };
         let kept = old.as_ref();

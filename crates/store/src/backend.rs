@@ -122,7 +122,8 @@ impl Revisions<'_> {
     /// The next revision.
     pub fn advance(&mut self) -> Result<Option<(Rev, bool, Bytes)>, Error> {
         loop {
-            let heads = [self.next[0].map(|(r, _)| *r), self.next[1].map(|(r, _)| *r), self.next_stored.as_ref().map(|s| s.0)];
+            let heads =
+                [self.next[0].map(|(r, _)| *r), self.next[1].map(|(r, _)| *r), self.next_stored.as_ref().map(|s| s.0)];
             let Some(rev) = heads.iter().flatten().min().copied() else { return Ok(None) };
             let mut found = None;
             if heads[2] == Some(rev) {

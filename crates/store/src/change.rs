@@ -53,7 +53,13 @@ pub trait History: Send + Sync {
     /// Changes of revisions in `[from, to]`, ascending, at most `max_revisions` of them and ending early once
     /// `max_bytes` of keys and values are gathered (at least one revision is returned if there is one). The second
     /// value is the revision up to which the range is covered (`to` when complete).
-    fn changes(&self, from: i64, to: i64, max_revisions: usize, max_bytes: usize) -> Result<(Vec<Change>, i64), crate::Error>;
+    fn changes(
+        &self,
+        from: i64,
+        to: i64,
+        max_revisions: usize,
+        max_bytes: usize,
+    ) -> Result<(Vec<Change>, i64), crate::Error>;
     /// The key's value at `revision` (newest change at or below it); `None` when absent or compacted.
     fn value_at(&self, key: &[u8], revision: i64) -> Result<Option<Arc<KeyValue>>, crate::Error>;
 }

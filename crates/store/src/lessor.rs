@@ -19,7 +19,10 @@ const CHECKPOINT_MS: u64 = 5 * 60_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
     /// Lives on for `ttl` seconds. `clear_checkpoint`: a checkpointed remaining TTL has to be cleared first.
-    Renewed { ttl: i64, clear_checkpoint: bool },
+    Renewed {
+        ttl: i64,
+        clear_checkpoint: bool,
+    },
     Unknown,
     /// Expired, not yet revoked: the answer waits for the revocation.
     Expired,

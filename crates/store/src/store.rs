@@ -31,7 +31,6 @@ pub struct Options {
     pub min_lease_ttl: i64,
     /// Gate LeaseCheckpointPersist: keep remaining TTLs even below cluster version 3.6.
     pub lease_checkpoint_persist: bool,
-    pub no_sync: bool,
 }
 
 /// The state machine.
@@ -125,7 +124,8 @@ impl Store {
 
     fn restore_small(&mut self) -> Result<(), Error> {
         let b = self.s.backend.clone();
-        let number = |v: Option<Bytes>| v.and_then(|v| Some(u64::from_be_bytes(v.as_ref().try_into().ok()?))).unwrap_or(0);
+        let number =
+            |v: Option<Bytes>| v.and_then(|v| Some(u64::from_be_bytes(v.as_ref().try_into().ok()?))).unwrap_or(0);
         let text = |v: Option<Bytes>| v.and_then(|v| Some(Arc::from(std::str::from_utf8(&v).ok()?)));
         self.s.index = number(b.get(schema::META, schema::CONSISTENT_INDEX)?);
         self.s.term = number(b.get(schema::META, schema::TERM)?);
@@ -157,11 +157,8 @@ impl Store {
         self.derive_conf_state();
         for (_, value) in b.pairs(schema::LEASE)? {
             let lease = leasepb::Lease::decode(value).map_err(|e| bad("lease", &e))?;
-            let kept = crate::applied::Lease {
-                ttl: lease.ttl,
-                remaining_ttl: lease.remaining_ttl,
-                keys: Tree::default(),
-            };
+            let kept =
+                crate::applied::Lease { ttl: lease.ttl, remaining_ttl: lease.remaining_ttl, keys: Tree::default() };
             self.s.leases.insert(lease.id, kept);
         }
         Ok(())
@@ -440,12 +437,7 @@ impl Store {
 }
 
 fn bolt_options(options: &Options) -> bolt::Options {
-    bolt::Options {
-        page_size: options.page_size,
-        cache_bytes: options.cache_bytes,
-        read_only: false,
-        no_sync: options.no_sync,
-    }
+    bolt::Options { page_size: options.page_size, cache_bytes: options.cache_bytes, read_only: false, no_sync: false }
 }
 
 pub(crate) fn bad(what: &str, e: &dyn std::fmt::Display) -> Error {
@@ -507,7 +499,10 @@ pub struct Defragment {
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("index", &self.s.index).field("revision", &self.s.revision).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("index", &self.s.index)
+            .field("revision", &self.s.revision)
+            .finish_non_exhaustive()
     }
 }
 

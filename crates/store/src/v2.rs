@@ -138,7 +138,20 @@ pub fn v2_snapshot_json(applied: &Applied) -> Vec<u8> {
 
 /// Counters of the v2 store, as its JSON names them.
 const STATS: [&str; 16] = [
-    "getsSuccess", "getsFail", "setsSuccess", "setsFail", "deleteSuccess", "deleteFail", "updateSuccess", "updateFail",
-    "createSuccess", "createFail", "compareAndSwapSuccess", "compareAndSwapFail", "compareAndDeleteSuccess",
-    "compareAndDeleteFail", "expireCount", "watchers",
+    "getsSuccess",
+    "getsFail",
+    "setsSuccess",
+    "setsFail",
+    "deleteSuccess",
+    "deleteFail",
+    "updateSuccess",
+    "updateFail",
+    "createSuccess",
+    "createFail",
+    "compareAndSwapSuccess",
+    "compareAndSwapFail",
+    "compareAndDeleteSuccess",
+    "compareAndDeleteFail",
+    "expireCount",
+    "watchers",
 ];

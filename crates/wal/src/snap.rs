@@ -18,8 +18,7 @@ const SNAP_BYTES_MAX: u64 = 512 << 20;
 const FILE_MODE: u32 = 0o666;
 
 /// The `.snap` files of one member.
-#[derive(Clone)]
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Snapshotter {
     disk: SharedDisk,
     dir: PathBuf,

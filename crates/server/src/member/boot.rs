@@ -106,7 +106,10 @@ fn bootstrap_entry(member: &InitialMember) -> Result<Entry, Fatal> {
 fn open_existing(boot: &BootConfig, layout: &Layout) -> Result<Opened, Fatal> {
     let snapshots = wal::valid_snapshots(&boot.disk, &layout.wal)?;
     let Some(snapshot) = snapshots.last().cloned() else {
-        return Err(Fatal::new(format!("the log in {} has no snapshot record, so it can't be replayed: restore it from a backup", layout.wal.display())));
+        return Err(Fatal::new(format!(
+            "the log in {} has no snapshot record, so it can't be replayed: restore it from a backup",
+            layout.wal.display()
+        )));
     };
     if !boot.disk.exists(&layout.db).map_err(|e| Fatal::new(format!("{}: {e}", layout.db.display())))? {
         return Err(Fatal::new(format!("database file ({}) of the backend is missing", layout.db.display())));

@@ -51,12 +51,8 @@ impl<T> Checkpointing<T> {
     }
 
     pub fn drain(&mut self) -> Vec<T> {
-        let queues = [
-            &mut self.snapshots,
-            &mut self.defragments,
-            &mut self.serving_snapshots,
-            &mut self.serving_defragments,
-        ];
+        let queues =
+            [&mut self.snapshots, &mut self.defragments, &mut self.serving_snapshots, &mut self.serving_defragments];
         queues.into_iter().flat_map(std::mem::take).collect()
     }
 }

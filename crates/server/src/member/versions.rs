@@ -34,10 +34,8 @@ impl<T> Member<T> {
     }
 
     fn publish_attributes(&mut self) {
-        let attributes = membershippb::Attributes {
-            name: self.config.name.clone(),
-            client_urls: self.config.client_urls.clone(),
-        };
+        let attributes =
+            membershippb::Attributes { name: self.config.name.clone(), client_urls: self.config.client_urls.clone() };
         let request = membershippb::ClusterMemberAttrSetRequest {
             member_id: self.member_id,
             member_attributes: Some(attributes),

@@ -1,8 +1,8 @@
 //! The hub itself.
 
+use super::WATCHERS_PER_READ;
 use super::history::{HistoryJob, HistoryResult};
 use super::stream::{Stream, Watcher};
-use super::WATCHERS_PER_READ;
 use crate::Change;
 use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
@@ -32,25 +32,52 @@ pub struct Config {
 /// What happens to the hub.
 #[derive(Debug)]
 pub enum Input {
-    Open { stream: StreamId, now_ms: u64, jitter_ms: u64 },
-    Close { stream: StreamId },
+    Open {
+        stream: StreamId,
+        now_ms: u64,
+        jitter_ms: u64,
+    },
+    Close {
+        stream: StreamId,
+    },
     /// `permitted`: what authorisation says of a create request.
-    Request { stream: StreamId, request: pb::WatchRequest, permitted: Result<(), api::Error> },
+    Request {
+        stream: StreamId,
+        request: pb::WatchRequest,
+        permitted: Result<(), api::Error>,
+    },
     /// A batch was applied; `changes` are all since the last one.
-    Published { revision: i64, term: u64, changes: Vec<Change> },
+    Published {
+        revision: i64,
+        term: u64,
+        changes: Vec<Change>,
+    },
     /// Changes were left out, or the state was replaced: everyone reads on from history.
-    Resync { revision: i64, term: u64 },
+    Resync {
+        revision: i64,
+        term: u64,
+    },
     HistoryRead(HistoryResult),
     /// The transport took `n` responses out of the stream's outbox.
-    Credit { stream: StreamId, n: usize },
-    Tick { now_ms: u64 },
+    Credit {
+        stream: StreamId,
+        n: usize,
+    },
+    Tick {
+        now_ms: u64,
+    },
 }
 
 /// What the hub wants done.
 #[derive(Debug)]
 pub enum Effect {
-    Send { stream: StreamId, response: pb::WatchResponse },
-    ReadHistory { job: HistoryJob },
+    Send {
+        stream: StreamId,
+        response: pb::WatchResponse,
+    },
+    ReadHistory {
+        job: HistoryJob,
+    },
     /// Whether apply should capture previous values.
     WantPrev(bool),
 }
@@ -211,8 +238,8 @@ impl Hub {
     }
 
     fn cancel(&mut self, stream: StreamId, id: i64, out: &mut Vec<Effect>) {
-        let known = self.remove(stream, id, out)
-            || self.streams.get_mut(&stream).is_some_and(|s| s.compacted.remove(&id));
+        let known =
+            self.remove(stream, id, out) || self.streams.get_mut(&stream).is_some_and(|s| s.compacted.remove(&id));
         if known {
             let response = pb::WatchResponse {
                 header: self.header(self.revision),

@@ -1,0 +1,148 @@
+//! Feature gates (`--feature-gates A=true,B=false`), as Kubernetes' component-base defines their syntax.
+
+use super::go::{parse_bool, quote};
+
+/// How settled a feature is; `AllAlpha` and `AllBeta` switch whole stages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Alpha,
+    Beta,
+}
+
+macro_rules! gates {
+    ($( $(#[doc = $doc:literal])* $gate:ident: $stage:ident = $default:literal, )*) => {
+        /// One feature.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Gate { $( $(#[doc = $doc])* $gate, )* }
+
+        /// Every gate: itself, its name, stage and default.
+        pub const GATES: &[(Gate, &str, Stage, bool)] =
+            &[$( (Gate::$gate, stringify!($gate), Stage::$stage, $default), )*];
+    };
+}
+
+gates! {
+    /// The leader compares the hashes of compactions with its followers'.
+    CompactHashCheck: Alpha = false,
+    /// A keepalive of a known lease does not wait for the applied index.
+    FastLeaseKeepAlive: Beta = true,
+    /// A restarted member compares its data with its peers' before it serves.
+    InitialCorruptCheck: Alpha = false,
+    /// The leader writes down how long leases still live.
+    LeaseCheckpoint: Alpha = false,
+    /// … even while the cluster version is below 3.6.
+    LeaseCheckpointPersist: Alpha = false,
+    /// Revocations are admitted when other requests no longer are.
+    PriorityRequest: Alpha = false,
+    /// Peers are dialled from the advertised address.
+    SetMemberLocalAddr: Alpha = false,
+    /// gRPC health says NOT_SERVING during a defragmentation.
+    StopGRPCServiceOnDefrag: Alpha = false,
+    /// An optimisation of Go etcd's write transactions; nothing depends on it here.
+    TxnModeWriteWithSharedBuffer: Beta = true,
+}
+
+/// Which features are on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeatureGates {
+    on: Vec<bool>,
+    explicit: Vec<bool>,
+}
+
+impl Default for FeatureGates {
+    fn default() -> Self {
+        FeatureGates { on: GATES.iter().map(|g| g.3).collect(), explicit: vec![false; GATES.len()] }
+    }
+}
+
+impl FeatureGates {
+    /// Whether `gate` is on.
+    pub fn enabled(&self, gate: Gate) -> bool {
+        self.on[gate as usize]
+    }
+
+    /// Merges a list of `Name=bool`. Explicit settings win over `AllAlpha` and `AllBeta`, in any order.
+    ///
+    /// # Errors
+    /// etcd's text; nothing is changed then.
+    pub fn set(&mut self, text: &str) -> Result<(), String> {
+        let mut settings = Vec::new();
+        for item in text.split(',').filter(|item| !item.is_empty()) {
+            let (name, value) = match item.split_once('=') {
+                Some((name, value)) => (name.trim(), value.trim()),
+                None => return Err(format!("missing bool value for {}", item.trim())),
+            };
+            let on = parse_bool(value).map_err(|_| {
+                format!(
+                    "invalid value of {name}={value}, err: strconv.ParseBool: parsing {}: invalid syntax",
+                    quote(value)
+                )
+            })?;
+            settings.push((name, on));
+        }
+        if let Some((name, _)) = settings.iter().find(|(name, _)| !is_known(name)) {
+            return Err(format!("unrecognized feature gate: {name}"));
+        }
+        for (name, on) in settings {
+            self.apply(name, on);
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, name: &str, on: bool) {
+        for (i, (_, known, stage, _)) in GATES.iter().enumerate() {
+            if *known == name {
+                (self.on[i], self.explicit[i]) = (on, true);
+            }
+            let staged = matches!((name, stage), ("AllAlpha", Stage::Alpha) | ("AllBeta", Stage::Beta));
+            if staged && !self.explicit[i] {
+                self.on[i] = on;
+            }
+        }
+    }
+}
+
+fn is_known(name: &str) -> bool {
+    matches!(name, "AllAlpha" | "AllBeta") || GATES.iter().any(|g| g.1 == name)
+}
+
+/// Lines for `--help`.
+pub fn help_lines() -> Vec<String> {
+    let mut lines = vec![
+        "AllAlpha=true|false (ALPHA - default=false)".to_owned(),
+        "AllBeta=true|false (BETA - default=false)".into(),
+    ];
+    lines.extend(GATES.iter().map(|(_, name, stage, default)| {
+        let stage = if *stage == Stage::Alpha { "ALPHA" } else { "BETA" };
+        format!("{name}=true|false ({stage} - default={default})")
+    }));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn explicit_settings_win_over_stages_in_any_order() {
+        let mut gates = FeatureGates::default();
+        gates.set("LeaseCheckpoint=false,AllAlpha=true").unwrap();
+        assert!(!gates.enabled(Gate::LeaseCheckpoint) && gates.enabled(Gate::PriorityRequest));
+        gates.set("AllBeta=false").unwrap();
+        assert!(!gates.enabled(Gate::FastLeaseKeepAlive) && gates.enabled(Gate::PriorityRequest), "settings merge");
+        for (gate, _, _, default) in GATES {
+            assert_eq!(FeatureGates::default().enabled(*gate), *default);
+        }
+    }
+
+    #[test]
+    fn bad_gates_are_refused_with_etcds_texts() {
+        for (text, why) in [
+            ("X=true", "unrecognized feature gate: X"),
+            ("AllAlpha", "missing bool value for AllAlpha"),
+            ("AllAlpha=z", "invalid value of AllAlpha=z, err: strconv.ParseBool: parsing \"z\": invalid syntax"),
+        ] {
+            assert_eq!(FeatureGates::default().set(text).unwrap_err(), why);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Configuration: one table of flags ([`table`]) drives the command line, `ETCD_*` variables, the YAML file and
+//! `--help` (reference/server-config.md).
+//!
+//! ```text
+//! cli (flags, variables) ─┐
+//! yaml (file) ────────────┴─► table::Config ─ defaults ─► validate ─► the driver
+//! ```
+//!
+//! A setting whose feature this release lacks is refused by name: nobody shall believe that TLS is on when it is not.
+
+mod cli;
+mod defaults;
+pub mod gates;
+pub mod go;
+mod help;
+mod identity;
+pub mod table;
+pub mod url;
+mod validate;
+mod yaml;
+
+pub use cli::{Asked, Failure, Loaded, load, variable_of};
+pub use help::{USAGE, flags_help};
+pub use identity::{cluster_id, initial_member_id};
+pub use table::Config;
+pub use url::{Scheme, Url};
+pub use validate::{local_member, validate};
+
+use gates::Gate;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Without `--quota-backend-bytes` (etcd `DefaultQuotaBytes`).
+const DEFAULT_QUOTA_BYTES: i64 = 2 << 30;
+const DEFAULT_COMPACTION_BATCH: usize = 1000;
+const DEFAULT_COMPACTION_SLEEP: Duration = Duration::from_millis(10);
+const DEFAULT_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+/// Shorter ones would let idle watches burn a processor.
+const MIN_PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+impl Config {
+    /// The directory of the member's files.
+    pub fn data_path(&self) -> PathBuf {
+        match self.data_dir.as_str() {
+            "" => format!("{}.etcd", self.name).into(),
+            dir => dir.into(),
+        }
+    }
+
+    /// `--wal-dir`, if given.
+    pub fn wal_path(&self) -> Option<PathBuf> {
+        (!self.wal_dir.is_empty()).then(|| self.wal_dir.clone().into())
+    }
+
+    /// Bytes; ≤ 0 = no quota.
+    pub fn quota_bytes(&self) -> i64 {
+        match self.quota_backend_bytes {
+            0 => DEFAULT_QUOTA_BYTES,
+            n => n,
+        }
+    }
+
+    /// Revisions that a compaction deletes at a time.
+    pub fn compaction_batch(&self) -> usize {
+        usize::try_from(self.compaction_batch_limit).ok().filter(|n| *n > 0).unwrap_or(DEFAULT_COMPACTION_BATCH)
+    }
+
+    /// Pause between two batches of a compaction.
+    pub fn compaction_sleep(&self) -> Duration {
+        match self.compaction_sleep_interval {
+            Duration::ZERO => DEFAULT_COMPACTION_SLEEP,
+            d => d,
+        }
+    }
+
+    /// Time between progress notifications of an idle watch.
+    pub fn progress_interval(&self) -> Duration {
+        match self.watch_progress_notify_interval {
+            Duration::ZERO => DEFAULT_PROGRESS_INTERVAL,
+            d => d.max(MIN_PROGRESS_INTERVAL),
+        }
+    }
+
+    /// Shortest lease, seconds: one and a half election timeouts in whole heartbeats, rounded up.
+    pub fn min_lease_ttl(&self) -> i64 {
+        let ticks = 3 * (self.election_timeout / self.heartbeat_interval) / 2;
+        i64::try_from((ticks * self.heartbeat_interval).div_ceil(1000)).unwrap_or(i64::MAX)
+    }
+
+    /// What `--auto-compaction-mode` and `-retention` ask for.
+    ///
+    /// # Errors
+    /// etcd's text.
+    pub fn auto_compaction(&self) -> Result<Option<server::Policy>, String> {
+        let text = self.auto_compaction_retention.as_str();
+        let number = go::parse_int(text);
+        match self.auto_compaction_mode.as_str() {
+            "periodic" => {
+                let ns = match number {
+                    Ok(hours) => hours.saturating_mul(3_600_000_000_000),
+                    Err(_) => {
+                        go::parse_duration(text).map_err(|e| format!("error parsing CompactionRetention: {e}"))?
+                    }
+                };
+                let period_ms = u64::try_from(ns / 1_000_000).unwrap_or(0);
+                Ok((period_ms > 0).then_some(server::Policy::Periodic { period_ms }))
+            }
+            "revision" => {
+                let retention = number.map_err(|e| {
+                    let (text, why) = (go::quote(text), e.strconv_text());
+                    format!("error parsing CompactionRetention: strconv.ParseInt: parsing {text}: {why}")
+                })?;
+                Ok((retention > 0).then_some(server::Policy::Revision { retention }))
+            }
+            "" => Err("undefined auto-compaction-mode".into()),
+            other => Err(format!("unknown auto-compaction-mode {}", go::quote(other))),
+        }
+    }
+
+    /// Whether a feature is on.
+    pub fn enabled(&self, gate: Gate) -> bool {
+        self.feature_gates.enabled(gate)
+    }
+}
+
+#[cfg(test)]
+mod tests;

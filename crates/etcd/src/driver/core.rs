@@ -1,0 +1,135 @@
+//! The core's thread: member, log and apply, inline. It alone decides; everything that queued while the last sync
+//! ran goes through the next one together.
+
+use super::readers::{Job, Readers};
+use super::{Clock, Inbox, Shared, Ticket};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use server::{Fatal, Member, Output};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tracing::{error, info};
+
+/// Requests taken between two turns: enough for a good group commit, few enough to keep ticks on time.
+const BATCH_MAX: usize = 4096;
+
+/// What the core's thread is told.
+#[derive(Debug)]
+pub enum Message {
+    Call { ticket: Ticket, request: server::Request },
+    Snapshot { ticket: Ticket },
+    Checkpointed(Box<server::member::CheckpointDone>),
+    CapturePrev(bool),
+    Stop,
+}
+
+/// Where outputs go.
+pub struct Core {
+    pub member: Member<Ticket>,
+    pub inbox: Receiver<Message>,
+    pub shared: Arc<Shared>,
+    pub readers: Readers,
+    pub hub: super::hub::Feed,
+    pub checkpointer: crossbeam_channel::Sender<Box<server::member::CheckpointJob>>,
+    pub clock: Clock,
+}
+
+impl Core {
+    /// Runs until told to stop, beginning with what came out before the threads stood. A fatal error ends the process:
+    /// nothing may be answered after it.
+    pub fn run(mut self, mut outputs: Vec<Output<Ticket>>) {
+        self.deliver(&mut outputs);
+        loop {
+            match self.step(&mut outputs) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(e) => die(&e),
+            }
+        }
+        let Core { member, shared, readers, .. } = self;
+        if let Err(e) = member.stop(&mut outputs) {
+            die(&e);
+        }
+        for output in outputs {
+            if let Output::Reply { ticket, result } = output {
+                ticket.answer(result);
+            }
+        }
+        drop(readers);
+        shared.leader.send_replace(false);
+    }
+
+    fn step(&mut self, outputs: &mut Vec<Output<Ticket>>) -> Result<bool, Fatal> {
+        let wait = self.member.next_tick_ms().saturating_sub(self.clock.now_ms());
+        let first = match self.inbox.recv_timeout(Duration::from_millis(wait)) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return Ok(false),
+        };
+        let now = self.clock.now_ms();
+        let rest = self.inbox.try_iter().take(BATCH_MAX);
+        for message in first.into_iter().chain(rest) {
+            match message {
+                Message::Call { ticket, request } => self.member.call(now, ticket, request),
+                Message::Snapshot { ticket } => self.member.call_snapshot(ticket),
+                Message::Checkpointed(done) => self.member.checkpointed(now, *done)?,
+                Message::CapturePrev(on) => self.member.set_capture_prev(on),
+                Message::Stop => return Ok(false),
+            }
+        }
+        self.member.tick(now)?;
+        self.member.turn()?;
+        self.member.take_outputs(outputs);
+        self.deliver(outputs);
+        self.hub.mend(self.member.applied());
+        let known = self.member.leader() != 0;
+        self.shared.leader.send_if_modified(|leader| std::mem::replace(leader, known) != known);
+        Ok(true)
+    }
+
+    fn deliver(&mut self, outputs: &mut Vec<Output<Ticket>>) {
+        for output in outputs.drain(..) {
+            match output {
+                Output::Reply { ticket, result } => ticket.answer(result),
+                Output::Read { ticket, request } => self.readers.run(Job::Read { ticket, request }),
+                Output::Snapshot { ticket } => self.readers.run(Job::Snapshot { ticket }),
+                Output::Published { applied, changes } => {
+                    self.shared.applied.store(applied.clone());
+                    self.hub.publish(&applied, changes);
+                }
+                Output::Checkpoint(job) => {
+                    if self.checkpointer.send(job).is_err() {
+                        die(&Fatal::new("the checkpointer's thread ended"));
+                    }
+                }
+                Output::Serving => {
+                    self.shared.serving.store(true, Ordering::Release);
+                    super::ready();
+                }
+                Output::Note(text) => info!("{text}"),
+            }
+        }
+    }
+}
+
+/// The thread that writes checkpoints, one at a time.
+pub fn checkpointer(jobs: &Receiver<Box<server::member::CheckpointJob>>, inbox: &Inbox) {
+    for job in jobs {
+        // Writing in slices with the processor given up between them keeps the log's syncs on time.
+        match job.run(&mut |_bytes| std::thread::yield_now()) {
+            Ok(done) => {
+                if inbox.send(Message::Checkpointed(Box::new(done))).is_err() {
+                    return;
+                }
+            }
+            Err(e) => die(&e),
+        }
+    }
+}
+
+/// The disk failed, or state is corrupt: no reply, no retry.
+pub fn die(e: &Fatal) -> ! {
+    error!(error = %e, "the member stops: its storage failed");
+    eprintln!("etcd: {e}");
+    std::process::exit(1);
+}

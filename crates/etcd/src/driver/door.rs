@@ -1,0 +1,76 @@
+//! The member as the doors see it.
+
+use super::{Inbox, Shared, Ticket, core, hub};
+use api::pb::etcdserverpb as pb;
+use crossbeam_channel::TrySendError;
+use rpc::{Answer, Caller, WatchStream};
+use server::Request;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Messages of a stream that may wait for the transport.
+const STREAM_MESSAGES: usize = 4;
+
+/// Hands requests to the core's thread.
+pub struct Door {
+    pub inbox: Inbox,
+    pub streams: hub::Streams,
+    pub shared: Arc<Shared>,
+    pub identity: (u64, u64),
+}
+
+impl Door {
+    fn send(&self, message: core::Message) {
+        match self.inbox.try_send(message) {
+            Ok(()) => {}
+            Err(TrySendError::Full(message)) => refuse(message, api::Error::RequestTooManyRequests),
+            Err(TrySendError::Disconnected(message)) => refuse(message, api::Error::Stopped),
+        }
+    }
+}
+
+fn refuse(message: core::Message, e: api::Error) {
+    if let core::Message::Call { ticket, .. } | core::Message::Snapshot { ticket } = message {
+        ticket.answer(Err(e));
+    }
+}
+
+impl rpc::Member for Door {
+    fn call(&self, _caller: Caller, request: Request) -> Answer {
+        let (out, answer) = oneshot::channel();
+        self.send(core::Message::Call { ticket: Ticket::Unary(out), request });
+        answer
+    }
+
+    fn range_stream(
+        &self,
+        _caller: Caller,
+        request: pb::RangeRequest,
+    ) -> mpsc::Receiver<Result<pb::RangeStreamResponse, api::Error>> {
+        let (out, chunks) = mpsc::channel(STREAM_MESSAGES);
+        self.send(core::Message::Call { ticket: Ticket::Chunks(out), request: Request::Range(request) });
+        chunks
+    }
+
+    fn snapshot(&self, _caller: Caller) -> mpsc::Receiver<Result<pb::SnapshotResponse, api::Error>> {
+        let (out, image) = mpsc::channel(STREAM_MESSAGES);
+        self.send(core::Message::Snapshot { ticket: Ticket::Image(out) });
+        image
+    }
+
+    fn watch(&self, _caller: Caller) -> WatchStream {
+        self.streams.open(&tokio::runtime::Handle::current())
+    }
+
+    fn leader_known(&self) -> watch::Receiver<bool> {
+        self.shared.leader.subscribe()
+    }
+
+    fn serving(&self) -> watch::Receiver<bool> {
+        self.shared.healthy.subscribe()
+    }
+
+    fn identity(&self) -> (u64, u64) {
+        self.identity
+    }
+}

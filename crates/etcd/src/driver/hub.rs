@@ -1,0 +1,283 @@
+//! The watch hub's thread: a put never waits for it. Its input is bounded; when the core finds it full, the changes
+//! are left out and the hub is told later to read them back from history (a gap, never a loss).
+
+use super::readers::{Job, Readers};
+use super::{Clock, Shared, core};
+use api::pb::etcdserverpb as pb;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use store::watch::{Effect, HistoryResult, Hub, Input, OUTBOX_MAX, StreamId};
+use store::{Applied, Change};
+use tokio::sync::mpsc;
+
+/// Inputs that may wait for the hub.
+const INPUT_MAX: usize = 16_384;
+/// How often the hub looks whether slow streams took something (etcd retries victims this often).
+const PACE_MS: u64 = 10;
+/// Inputs handled before outboxes are looked at again.
+const BATCH_MAX: usize = 1024;
+/// Room in a stream's channel: the hub keeps to [`OUTBOX_MAX`] event responses, answers to requests come on top.
+pub const STREAM_CHANNEL: usize = OUTBOX_MAX + 64;
+
+/// What the hub's thread is told.
+pub enum Message {
+    Open {
+        stream: StreamId,
+        responses: mpsc::Sender<pb::WatchResponse>,
+    },
+    Request {
+        stream: StreamId,
+        request: pb::WatchRequest,
+    },
+    Close {
+        stream: StreamId,
+    },
+    Published {
+        revision: i64,
+        term: u64,
+        changes: Vec<Change>,
+    },
+    Resync {
+        revision: i64,
+        term: u64,
+    },
+    History(HistoryResult),
+    /// The member stops: every stream ends.
+    CloseAll,
+}
+
+/// The core's and the readers' end.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    inbox: Sender<Message>,
+    gap: Cell<bool>,
+}
+
+impl Feed {
+    /// Passes a batch's changes on.
+    pub fn publish(&self, applied: &Applied, changes: Vec<Change>) {
+        if self.gap.get() {
+            return;
+        }
+        let message = Message::Published { revision: applied.revision(), term: applied.term(), changes };
+        self.gap.set(matches!(self.inbox.try_send(message), Err(TrySendError::Full(_))));
+    }
+
+    /// Tells the hub of a gap once there is room again.
+    pub fn mend(&self, applied: &Applied) {
+        if self.gap.get() {
+            let message = Message::Resync { revision: applied.revision(), term: applied.term() };
+            self.gap.set(matches!(self.inbox.try_send(message), Err(TrySendError::Full(_))));
+        }
+    }
+
+    /// Brings a history read back.
+    pub fn history(&self, result: HistoryResult) {
+        drop(self.inbox.send(Message::History(result)));
+    }
+}
+
+/// The doors' end: opens streams and passes their requests on.
+#[derive(Clone)]
+pub struct Streams {
+    inbox: Sender<Message>,
+    next: Arc<AtomicU64>,
+}
+
+impl Streams {
+    /// Ends every stream: the member stops.
+    pub fn close_all(&self) {
+        drop(self.inbox.send(Message::CloseAll));
+    }
+
+    /// Opens a stream. The task that forwards its requests runs on the caller's runtime and ends with the stream.
+    pub fn open(&self, runtime: &tokio::runtime::Handle) -> rpc::WatchStream {
+        let stream = StreamId(self.next.fetch_add(1, Ordering::Relaxed));
+        let (requests, inputs) = mpsc::channel(16);
+        let (outputs, responses) = mpsc::channel(STREAM_CHANNEL);
+        runtime.spawn(forward(self.inbox.clone(), stream, inputs, outputs));
+        rpc::WatchStream { requests, responses }
+    }
+}
+
+async fn forward(
+    inbox: Sender<Message>,
+    stream: StreamId,
+    mut requests: mpsc::Receiver<pb::WatchRequest>,
+    responses: mpsc::Sender<pb::WatchResponse>,
+) {
+    let closed = responses.clone();
+    if !put(&inbox, Message::Open { stream, responses }).await {
+        return;
+    }
+    loop {
+        tokio::select! {
+            () = closed.closed() => break,
+            request = requests.recv() => match request {
+                Some(request) => if !put(&inbox, Message::Request { stream, request }).await { return },
+                // Half-closed by the client: events go on until it leaves.
+                None => { closed.closed().await; break }
+            },
+        }
+    }
+    put(&inbox, Message::Close { stream }).await;
+}
+
+/// Waits for room without holding the network thread.
+async fn put(inbox: &Sender<Message>, mut message: Message) -> bool {
+    loop {
+        match inbox.try_send(message) {
+            Ok(()) => return true,
+            Err(TrySendError::Disconnected(_)) => return false,
+            Err(TrySendError::Full(back)) => message = back,
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+struct Outlet {
+    responses: mpsc::Sender<pb::WatchResponse>,
+    /// Event responses sent and, as far as the hub was told, not yet taken.
+    outstanding: usize,
+}
+
+/// The hub's thread.
+pub struct Runner {
+    hub: Hub,
+    inbox: Receiver<Message>,
+    outlets: BTreeMap<u64, Outlet>,
+    readers: Readers,
+    feed: Feed,
+    core: super::Inbox,
+    shared: Arc<Shared>,
+    clock: Clock,
+    jitter: u64,
+    closing: bool,
+}
+
+/// Both ends of the hub's inbox.
+pub fn channel() -> (Feed, Streams, Receiver<Message>) {
+    let (inbox, queue) = bounded(INPUT_MAX);
+    let feed = Feed { inbox: inbox.clone(), gap: Cell::new(false) };
+    (feed, Streams { inbox, next: Arc::new(AtomicU64::new(1)) }, queue)
+}
+
+impl Runner {
+    pub fn new(
+        hub: Hub,
+        inbox: Receiver<Message>,
+        readers: Readers,
+        feed: Feed,
+        core: super::Inbox,
+        shared: Arc<Shared>,
+        clock: Clock,
+    ) -> Runner {
+        Runner {
+            hub,
+            inbox,
+            outlets: BTreeMap::new(),
+            readers,
+            feed,
+            core,
+            shared,
+            clock,
+            jitter: 0x9e37_79b9_7f4a_7c15,
+            closing: false,
+        }
+    }
+
+    /// Runs until every other end of the inbox is gone.
+    pub fn run(mut self) {
+        let mut effects = Vec::new();
+        loop {
+            match self.inbox.recv_timeout(Duration::from_millis(PACE_MS)) {
+                Ok(message) => self.take(message, &mut effects),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            for _ in 0..BATCH_MAX {
+                let Ok(message) = self.inbox.try_recv() else { break };
+                self.take(message, &mut effects);
+            }
+            self.give_credit(&mut effects);
+            self.hub.handle(Input::Tick { now_ms: self.clock.now_ms() }, &mut effects);
+            self.carry_out(&mut effects);
+        }
+    }
+
+    fn take(&mut self, message: Message, effects: &mut Vec<Effect>) {
+        let now_ms = self.clock.now_ms();
+        let input = match message {
+            Message::CloseAll => {
+                for (stream, _) in std::mem::take(&mut self.outlets) {
+                    self.hub.handle(Input::Close { stream: StreamId(stream) }, effects);
+                }
+                self.closing = true;
+                return;
+            }
+            Message::Open { .. } if self.closing => return,
+            Message::Open { stream, responses } => {
+                self.outlets.insert(stream.0, Outlet { responses, outstanding: 0 });
+                Input::Open { stream, now_ms, jitter_ms: self.draw_jitter() }
+            }
+            Message::Request { stream, request } => Input::Request { stream, request, permitted: Ok(()) },
+            Message::Close { stream } => {
+                self.outlets.remove(&stream.0);
+                Input::Close { stream }
+            }
+            Message::Published { revision, term, changes } => Input::Published { revision, term, changes },
+            Message::Resync { revision, term } => Input::Resync { revision, term },
+            Message::History(result) => Input::HistoryRead(result),
+        };
+        self.hub.handle(input, effects);
+        self.carry_out(effects);
+    }
+
+    /// Up to a tenth of the progress interval, different for each stream, so that streams do not tick together.
+    fn draw_jitter(&mut self) -> u64 {
+        self.jitter ^= self.jitter << 13;
+        self.jitter ^= self.jitter >> 7;
+        self.jitter ^= self.jitter << 17;
+        self.jitter % (self.shared.progress_interval_ms / 10).max(1)
+    }
+
+    fn give_credit(&mut self, effects: &mut Vec<Effect>) {
+        let mut credits = Vec::new();
+        for (id, outlet) in &mut self.outlets {
+            let waiting = STREAM_CHANNEL - outlet.responses.capacity();
+            if outlet.outstanding > waiting {
+                credits.push((StreamId(*id), outlet.outstanding - waiting));
+                outlet.outstanding = waiting;
+            }
+        }
+        for (stream, n) in credits {
+            self.hub.handle(Input::Credit { stream, n }, effects);
+        }
+    }
+
+    fn carry_out(&mut self, effects: &mut Vec<Effect>) {
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Send { stream, response } => self.send(stream, response),
+                Effect::ReadHistory { job } => self.readers.run(Job::History { job, reply: self.feed.clone() }),
+                Effect::WantPrev(on) => drop(self.core.send(core::Message::CapturePrev(on))),
+            }
+        }
+    }
+
+    fn send(&mut self, stream: StreamId, response: pb::WatchResponse) {
+        let Some(outlet) = self.outlets.get_mut(&stream.0) else { return };
+        match outlet.responses.try_send(response) {
+            Ok(()) => outlet.outstanding += 1,
+            Err(mpsc::error::TrySendError::Closed(_)) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                // A client that asks without reading its answers: its stream ends rather than growing without bound.
+                self.outlets.remove(&stream.0);
+            }
+        }
+    }
+}

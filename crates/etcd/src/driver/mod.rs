@@ -1,0 +1,76 @@
+//! The driver: owns threads, queues, sockets and timers, and runs one member.
+//!
+//! ```text
+//! network threads ──Call──► core (member, log, apply) ──► readers ─┐
+//!       ▲                     │   └─ Checkpoint ─► checkpointer    │ answers
+//!       │ responses           └─ Published ─► hub ─ ReadHistory ─► readers
+//!       └──────────────────────────────────────┴──────────────────┘
+//! ```
+
+pub mod core;
+pub mod door;
+pub mod hub;
+mod net;
+pub mod readers;
+mod start;
+
+pub use start::run;
+
+use api::pb::etcdserverpb as pb;
+use arc_swap::ArcSwap;
+use server::Response;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+use store::Applied;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// The core's inbox.
+pub type Inbox = crossbeam_channel::Sender<core::Message>;
+
+/// Who waits for an answer, and how it reaches him.
+#[derive(Debug)]
+pub enum Ticket {
+    Unary(oneshot::Sender<Result<Response, api::Error>>),
+    Chunks(mpsc::Sender<Result<pb::RangeStreamResponse, api::Error>>),
+    Image(mpsc::Sender<Result<pb::SnapshotResponse, api::Error>>),
+}
+
+/// What all threads see.
+pub struct Shared {
+    /// The newest published state.
+    pub applied: ArcSwap<Applied>,
+    /// Whether a leader is known.
+    pub leader: watch::Sender<bool>,
+    /// gRPC health of service "".
+    pub healthy: watch::Sender<bool>,
+    /// The member published its attributes.
+    pub serving: AtomicBool,
+    /// Bytes; sizes the chunks of RangeStream.
+    pub max_request_bytes: usize,
+    pub progress_interval_ms: u64,
+}
+
+/// Monotonic milliseconds since the process started.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Clock {
+    pub fn start() -> Clock {
+        Clock(Instant::now())
+    }
+
+    pub fn now_ms(self) -> u64 {
+        u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Tells whoever waits that the member serves: the log line that scripts match, and `READY=1` to systemd.
+fn ready() {
+    tracing::info!("ready to serve client requests");
+    if let Some(socket) = std::env::var_os("NOTIFY_SOCKET")
+        && let Ok(out) = std::os::unix::net::UnixDatagram::unbound()
+        && let Err(e) = out.send_to(b"READY=1", &socket)
+    {
+        tracing::warn!(error = %e, "failed to notify systemd for readiness");
+    }
+}

@@ -1,0 +1,176 @@
+//! Sockets of the member: listening, the threads that serve connections, signals.
+
+use super::door::Door;
+use crate::config::{Config, Url};
+use rpc::{Limits, Listener};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use server::Fatal;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::FileTypeExt as _;
+use std::sync::Arc;
+use tokio::net::{TcpSocket, UnixListener};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+/// Descriptors kept for files and peers (etcd `reservedInternalFDNum`).
+const RESERVED_DESCRIPTORS: u64 = 150;
+/// Connections that the kernel may hold until they are accepted.
+const BACKLOG: u32 = 4096;
+/// More network threads than that would only take time from the core.
+const NETWORK_THREADS_MAX: usize = 4;
+
+/// Listening sockets and the runtime they are registered with.
+pub struct Listeners {
+    runtime: Runtime,
+    listeners: Vec<(String, Listener)>,
+    sockets: Vec<std::path::PathBuf>,
+}
+
+/// How many client connections each listener may have: what the limit of descriptors leaves. Raises the soft limit to
+/// the hard one first, as Go's runtime does.
+///
+/// # Errors
+/// The limit leaves none.
+pub fn connections_allowed() -> Result<usize, Fatal> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(e) = setrlimit(Resource::Nofile, raised) {
+        warn!(error = %e, "failed to raise the soft limit of file descriptors");
+    }
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    match descriptors.checked_sub(RESERVED_DESCRIPTORS) {
+        None | Some(0) => Err(Fatal::new(format!(
+            "file descriptor limit of etcd process is too low; please set higher (it is {descriptors}, more than \
+             {RESERVED_DESCRIPTORS} are needed: see ulimit -n)"
+        ))),
+        Some(left) => Ok(usize::try_from(left).unwrap_or(usize::MAX).min(tokio::sync::Semaphore::MAX_PERMITS)),
+    }
+}
+
+/// Binds all client URLs. Done before the member is opened: an address in use must not touch its files.
+///
+/// # Errors
+/// The address that can't be bound, in Go's words.
+pub fn bind_all(config: &Config) -> Result<Listeners, Fatal> {
+    let runtime = single_threaded().map_err(|e| Fatal::new(format!("cannot start the network: {e}")))?;
+    let _entered = runtime.enter();
+    let mut listeners = Vec::new();
+    let mut sockets = Vec::new();
+    for url in &config.listen_client_urls {
+        listeners.push(match url.socket_path() {
+            Some(path) => {
+                let listener = bind_unix(&path).map_err(|e| bind_failed("unix", &path, &e))?;
+                sockets.push(path.clone().into());
+                (path, Listener::Unix(listener))
+            }
+            None => bind_tcp(url, config).map_err(|e| bind_failed("tcp", url.authority(), &e))?,
+        });
+    }
+    drop(_entered);
+    Ok(Listeners { runtime, listeners, sockets })
+}
+
+fn bind_failed(network: &str, address: &str, e: &io::Error) -> Fatal {
+    let why = match e.kind() {
+        io::ErrorKind::AddrInUse => "address already in use (another etcd may be running; choose another port)".into(),
+        io::ErrorKind::AddrNotAvailable => "cannot assign requested address (no interface has it)".into(),
+        io::ErrorKind::PermissionDenied => "permission denied".into(),
+        _ => e.to_string(),
+    };
+    Fatal::new(format!("listen {network} {address}: bind: {why}"))
+}
+
+fn bind_tcp(url: &Url, config: &Config) -> io::Result<(String, Listener)> {
+    let ip = match url.host.as_str() {
+        "" => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        host => host.parse().map_err(io::Error::other)?,
+    };
+    let socket = if ip.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // Go's listeners always have it: a restart must not wait for TIME_WAIT.
+    socket.set_reuseaddr(true)?;
+    if config.socket_reuse_port {
+        socket.set_reuseport(true)?;
+    }
+    socket.bind(SocketAddr::new(ip, url.port))?;
+    let listener = socket.listen(BACKLOG)?;
+    Ok((listener.local_addr()?.to_string(), Listener::Tcp(listener)))
+}
+
+/// A socket file that nobody listens on any more is the leftover of a crash.
+fn bind_unix(path: &str) -> io::Result<UnixListener> {
+    let leftover = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket())
+        && std::os::unix::net::UnixStream::connect(path).is_err();
+    if leftover {
+        std::fs::remove_file(path)?;
+    }
+    UnixListener::bind(path)
+}
+
+fn single_threaded() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// Serves clients until SIGINT or SIGTERM; answers the signal's number once open calls have ended.
+///
+/// # Errors
+/// Threads or signal handlers can't be had.
+pub fn serve(config: &Config, listeners: Listeners, connections: usize, door: &Arc<Door>) -> Result<i32, Fatal> {
+    let failed = |e: io::Error| Fatal::new(format!("cannot serve clients: {e}"));
+    let limits = Limits {
+        max_request_bytes: usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX),
+        max_concurrent_streams: config.max_concurrent_streams,
+        keepalive_min_time: config.grpc_keepalive_min_time,
+        keepalive_interval: config.grpc_keepalive_interval,
+        keepalive_timeout: config.grpc_keepalive_timeout,
+    };
+    let (stop, stopped) = watch::channel(false);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut dealt = Vec::new();
+    let mut threads = Vec::new();
+    for n in 0..cores.min(NETWORK_THREADS_MAX) {
+        let (deal, taken) = mpsc::unbounded_channel();
+        dealt.push(deal);
+        let (door, stopped, runtime) = (door.clone(), stopped.clone(), single_threaded().map_err(failed)?);
+        let thread = std::thread::Builder::new().name(format!("network-{n}"));
+        let work = move || runtime.block_on(rpc::serve(taken, door, limits, stopped));
+        threads.push(thread.spawn(work).map_err(failed)?);
+    }
+    let Listeners { runtime, listeners, sockets } = listeners;
+    let signal = runtime.block_on(async {
+        // No "ready" before signals are heeded.
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let dealt: Arc<[_]> = dealt.into();
+        for (address, listener) in listeners {
+            info!(address, "serving client traffic insecurely; this is strongly discouraged!");
+            let (dealt, stopped) = (dealt.clone(), stopped.clone());
+            tokio::spawn(async move {
+                if let Err(e) = rpc::accept(listener, connections, &dealt, stopped).await {
+                    warn!(error = %e, "stopped accepting client connections");
+                }
+            });
+        }
+        let (number, name) = tokio::select! {
+            _ = interrupt.recv() => (SignalKind::interrupt(), "interrupt"),
+            _ = terminate.recv() => (SignalKind::terminate(), "terminated"),
+        };
+        info!(signal = name, "received signal; shutting down");
+        io::Result::Ok(number.as_raw_value())
+    });
+    stop.send_replace(true);
+    door.streams.close_all();
+    drop(runtime);
+    for path in sockets {
+        if let Err(e) = std::fs::remove_file(&path) {
+            warn!(error = %e, path = %path.display(), "failed to remove the socket file");
+        }
+    }
+    for thread in threads {
+        thread.join().map_err(|_| Fatal::new("a network thread panicked"))?;
+    }
+    signal.map_err(failed)
+}

@@ -1,0 +1,150 @@
+//! Reader threads: everything that only looks, on the newest published state.
+
+use super::{Shared, Ticket, core::die};
+use api::pb::etcdserverpb as pb;
+use crossbeam_channel::{Sender, TrySendError, bounded};
+use server::{Request, Response, read};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use store::watch::{HistoryJob, HistoryResult};
+use store::{Applied, Error};
+
+/// Reads that may wait for a thread; beyond it clients are told that there are too many.
+const QUEUE_MAX: usize = 16_384;
+/// Bytes in one message of a database snapshot (etcd `snapshotSendBufferSize`).
+const SNAPSHOT_CHUNK: usize = 32 * 1024;
+
+/// One read.
+#[derive(Debug)]
+pub enum Job {
+    Read { ticket: Ticket, request: Request },
+    Snapshot { ticket: Ticket },
+    History { job: HistoryJob, reply: super::hub::Feed },
+}
+
+/// The pool.
+#[derive(Clone)]
+pub struct Readers {
+    jobs: Sender<Job>,
+}
+
+impl Readers {
+    /// Starts `threads` reader threads.
+    ///
+    /// # Errors
+    /// The operating system gave no thread.
+    pub fn start(threads: usize, shared: &Arc<Shared>) -> std::io::Result<Readers> {
+        let (jobs, queue) = bounded::<Job>(QUEUE_MAX);
+        for n in 0..threads {
+            let (queue, shared) = (queue.clone(), shared.clone());
+            std::thread::Builder::new().name(format!("reader-{n}")).spawn(move || {
+                for job in queue {
+                    work(&shared, job);
+                }
+            })?;
+        }
+        Ok(Readers { jobs })
+    }
+
+    /// Queues a read.
+    pub fn run(&self, job: Job) {
+        match self.jobs.try_send(job) {
+            Ok(()) => {}
+            Err(TrySendError::Full(Job::Read { ticket, .. } | Job::Snapshot { ticket })) => {
+                ticket.answer(Err(api::Error::RequestTooManyRequests));
+            }
+            Err(TrySendError::Disconnected(Job::Read { ticket, .. } | Job::Snapshot { ticket })) => {
+                ticket.answer(Err(api::Error::Stopped));
+            }
+            // Catching up must not be lost: the hub's thread waits for room, which delays only laggards.
+            Err(TrySendError::Full(job)) => drop(self.jobs.send(job)),
+            Err(TrySendError::Disconnected(_)) => {}
+        }
+    }
+}
+
+fn work(shared: &Shared, job: Job) {
+    let applied = shared.applied.load_full();
+    match job {
+        Job::Read { ticket: Ticket::Chunks(out), request: Request::Range(request) } => {
+            range_stream(&applied, shared.max_request_bytes, &request, &out);
+        }
+        Job::Read { ticket, request } => match read::run(&applied, request) {
+            Ok(response) => ticket.answer(Ok(response)),
+            Err(Error::Refused(e)) => ticket.answer(Err(e)),
+            Err(Error::Fatal(text)) => die(&server::Fatal::new(text)),
+        },
+        Job::Snapshot { ticket: Ticket::Image(out) } => snapshot(&applied, &out),
+        Job::Snapshot { ticket } => ticket.answer(Err(api::Error::Other("not a snapshot stream".into()))),
+        Job::History { job, reply } => {
+            let result: HistoryResult = match job.run(&*applied) {
+                Ok(result) => result,
+                Err(e) => die(&server::Fatal::new(e.to_string())),
+            };
+            reply.history(result);
+        }
+    }
+}
+
+type Chunks = tokio::sync::mpsc::Sender<Result<pb::RangeStreamResponse, api::Error>>;
+
+fn range_stream(applied: &Arc<Applied>, max_request_bytes: usize, request: &pb::RangeRequest, out: &Chunks) {
+    let mut stream = match applied.range_stream(request, max_request_bytes) {
+        Ok(stream) => stream,
+        Err(Error::Refused(e)) => return drop(out.blocking_send(Err(e))),
+        Err(Error::Fatal(text)) => die(&server::Fatal::new(text)),
+    };
+    loop {
+        match stream.next_chunk() {
+            Ok(None) => return,
+            Ok(Some(chunk)) => {
+                let response = pb::RangeStreamResponse { range_response: Some(chunk) };
+                if out.blocking_send(Ok(response)).is_err() {
+                    return;
+                }
+            }
+            Err(Error::Refused(e)) => return drop(out.blocking_send(Err(e))),
+            Err(Error::Fatal(text)) => die(&server::Fatal::new(text)),
+        }
+    }
+}
+
+type Image = tokio::sync::mpsc::Sender<Result<pb::SnapshotResponse, api::Error>>;
+
+fn snapshot(applied: &Applied, out: &Image) {
+    let image = applied.image();
+    let version = applied.storage_version().unwrap_or_default().to_owned();
+    let total = image.len();
+    let mut digest = Sha256::new();
+    let mut sent = 0;
+    let mut buffer = vec![0; SNAPSHOT_CHUNK];
+    while sent < total {
+        let n = usize::try_from(total - sent).unwrap_or(SNAPSHOT_CHUNK).min(SNAPSHOT_CHUNK);
+        if let Err(e) = image.read_at(&mut buffer[..n], sent) {
+            die(&server::Fatal::new(format!("page store: {e}")));
+        }
+        digest.update(&buffer[..n]);
+        sent += n as u64;
+        let blob = bytes::Bytes::copy_from_slice(&buffer[..n]);
+        let message =
+            pb::SnapshotResponse { header: None, remaining_bytes: total - sent, blob, version: version.clone() };
+        if out.blocking_send(Ok(message)).is_err() {
+            return;
+        }
+    }
+    let blob = bytes::Bytes::copy_from_slice(&digest.finalize());
+    // A receiver that is gone no longer cares for the digest.
+    drop(out.blocking_send(Ok(pb::SnapshotResponse { header: None, remaining_bytes: 0, blob, version })));
+}
+
+impl Ticket {
+    /// Delivers the answer; a caller that went away is fine.
+    pub fn answer(self, result: Result<Response, api::Error>) {
+        match (self, result) {
+            (Ticket::Unary(out), result) => drop(out.send(result)),
+            (Ticket::Chunks(out), Err(e)) => drop(out.try_send(Err(e))),
+            (Ticket::Image(out), Err(e)) => drop(out.try_send(Err(e))),
+            (Ticket::Chunks(_) | Ticket::Image(_), Ok(_)) => {}
+        }
+    }
+}

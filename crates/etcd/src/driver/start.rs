@@ -1,0 +1,163 @@
+//! Bringing one member up and down: from a checked configuration to threads and sockets, and back.
+
+use super::{Clock, Shared, core, door::Door, hub, net, readers::Readers};
+use crate::config::{self, Config, gates::Gate};
+use arc_swap::ArcSwap;
+use crossbeam_channel::bounded;
+use disk::RealDisk;
+use server::member::{BootConfig, InitialMember};
+use server::{Fatal, Member};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
+use store::watch::Hub;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+/// Calls that may wait for the core; beyond it clients are told that there are too many.
+const INBOX_MAX: usize = 65_536;
+/// Bytes of changes that wait for a checkpoint before one starts.
+const CHECKPOINT_BYTES: usize = 16 << 20;
+/// … and how long the oldest waits, ms: the log holds it meanwhile.
+const CHECKPOINT_MS: u64 = 5_000;
+/// Page cache budget, bytes.
+const PAGE_CACHE_BYTES: usize = 256 << 20;
+const READER_THREADS: usize = 2;
+
+/// Runs the member until SIGINT or SIGTERM. Answers the signal's number.
+///
+/// # Errors
+/// Anything that keeps it from starting or stopping cleanly.
+pub fn run(config: &Config) -> Result<i32, Fatal> {
+    let clock = Clock::start();
+    let connections = net::connections_allowed()?;
+    let listeners = net::bind_all(config)?;
+    let boot = boot_config(config, clock)?;
+    let (mut member, warnings) = Member::boot(boot)?;
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    let identity = member.identity();
+    info!(
+        "local-member-id" = format!("{:x}", identity.0),
+        "cluster-id" = format!("{:x}", identity.1),
+        "current-rev" = member.applied().revision(),
+        "local-server-version" = api::version::SERVER,
+        "starting etcd server"
+    );
+    let mut early = Vec::new();
+    member.take_outputs(&mut early);
+
+    let max_request_bytes = usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX);
+    let shared = Arc::new(Shared {
+        applied: ArcSwap::from(member.applied().clone()),
+        leader: watch::Sender::new(member.leader() != 0),
+        healthy: watch::Sender::new(true),
+        serving: AtomicBool::new(false),
+        max_request_bytes,
+        progress_interval_ms: millis(config.progress_interval()),
+    });
+    let (inbox, queue) = bounded(INBOX_MAX);
+    let (jobs, job_queue) = bounded(2);
+    let (feed, streams, hub_queue) = hub::channel();
+    let readers = Readers::start(READER_THREADS, &shared).map_err(|e| thread(&e))?;
+    let hub_config = store::watch::Config {
+        member_id: identity.0,
+        cluster_id: identity.1,
+        revision: member.applied().revision(),
+        term: member.applied().term(),
+        max_request_bytes,
+        progress_interval_ms: shared.progress_interval_ms,
+    };
+    let runner = hub::Runner::new(
+        Hub::new(hub_config),
+        hub_queue,
+        readers.clone(),
+        feed.clone(),
+        inbox.clone(),
+        shared.clone(),
+        clock,
+    );
+    spawn("watch-hub", move || runner.run())?;
+    let checkpoint_inbox = inbox.clone();
+    spawn("checkpointer", move || core::checkpointer(&job_queue, &checkpoint_inbox))?;
+    let core =
+        core::Core { member, inbox: queue, shared: shared.clone(), readers, hub: feed, checkpointer: jobs, clock };
+    let core = spawn("core", move || core.run(early))?;
+
+    let door = Arc::new(Door { inbox: inbox.clone(), streams, shared, identity });
+    let signal = net::serve(config, listeners, connections, &door)?;
+    // The core may be gone already; then there is nothing left to stop.
+    drop(inbox.send(core::Message::Stop));
+    core.join().map_err(|_| Fatal::new("the core's thread panicked"))?;
+    Ok(signal)
+}
+
+fn boot_config(config: &Config, clock: Clock) -> Result<BootConfig, Fatal> {
+    let data_dir = config.data_path();
+    let known = data_dir.join("member").exists();
+    if !known && config.initial_cluster_state == "existing" {
+        return Err(Fatal::new(
+            "--initial-cluster-state=existing, but the data directory is empty, and this release of oxetcd can't join \
+             another member's cluster yet: found one with 'new', or run Go etcd",
+        ));
+    }
+    // What --initial-cluster says counts for a new directory only; an old one knows who it is.
+    let peer_urls = if known { Vec::new() } else { config::local_member(config).map_err(Fatal::new)? };
+    let id = config::initial_member_id(&peer_urls, &config.initial_cluster_token);
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let wall_ms = millis(wall.map_err(|e| Fatal::new(format!("the system's clock is before 1970: {e}")))?);
+    let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).map_err(|e| Fatal::new(format!("the system gives no random numbers: {e}")))?;
+    Ok(BootConfig {
+        disk: if config.unsafe_no_fsync { RealDisk::without_sync() } else { RealDisk::shared() },
+        data_dir,
+        wal_dir: config.wal_path(),
+        wal: wal::WalOptions::default(),
+        store: store::Options {
+            cache_bytes: PAGE_CACHE_BYTES,
+            // As bbolt: the operating system's, so that pages and file system blocks agree.
+            page_size: u32::try_from(rustix::param::page_size()).ok(),
+            quota_bytes: config.quota_bytes(),
+            min_lease_ttl: config.min_lease_ttl(),
+            lease_checkpoint_persist: config.enabled(Gate::LeaseCheckpointPersist),
+        },
+        member: server::member::Config {
+            name: config.name.clone(),
+            client_urls: config.advertise_client_urls.iter().map(ToString::to_string).collect(),
+            tick_ms: config.heartbeat_interval,
+            election_ticks: config.election_timeout / config.heartbeat_interval,
+            seed: u64::from_le_bytes(seed),
+            snapshot_count: config.snapshot_count,
+            catchup_entries: config.snapshot_catchup_entries,
+            max_snapshots: size(config.max_snapshots),
+            max_wals: size(config.max_wals),
+            max_request_bytes: size(config.max_request_bytes),
+            max_txn_ops: size(config.max_txn_ops),
+            quota_bytes: config.quota_bytes(),
+            auto_compaction: config.auto_compaction().map_err(Fatal::new)?,
+            compaction_batch: config.compaction_batch(),
+            compaction_sleep_ms: millis(config.compaction_sleep()),
+            lease_checkpoint: config.enabled(Gate::LeaseCheckpoint),
+            checkpoint_bytes: CHECKPOINT_BYTES,
+            checkpoint_ms: CHECKPOINT_MS,
+        },
+        initial: InitialMember { id, name: config.name.clone(), peer_urls },
+        cluster_id: config::cluster_id(&[id]),
+        now_ms: clock.now_ms(),
+        wall_ms,
+    })
+}
+
+fn millis(d: std::time::Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn thread(e: &std::io::Error) -> Fatal {
+    Fatal::new(format!("cannot start a thread: {e}"))
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>, Fatal> {
+    std::thread::Builder::new().name(name.into()).spawn(work).map_err(|e| thread(&e))
+}

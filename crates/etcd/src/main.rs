@@ -1,0 +1,111 @@
+//! The `etcd` program.
+
+use etcd::config::{self, Asked, Failure, Loaded};
+use etcd::logging::{self, Level, Note};
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const MISUSE: u8 = 2;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = match std::env::args_os().map(std::ffi::OsString::into_string).collect() {
+        Ok(words) => words,
+        Err(word) => return misuse(&format!("argument {word:?} is not UTF-8")),
+    };
+    // A variable that is not text can't be one of ours.
+    let env: Vec<(String, String)> =
+        std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
+    let args = words.get(1..).unwrap_or_default();
+    if let Some(command @ ("gateway" | "grpc-proxy")) = args.first().map(String::as_str) {
+        eprintln!("etcd {command}: this release of oxetcd does not have that command yet; run Go etcd's");
+        return ExitCode::FAILURE;
+    }
+    match config::load(args, &env) {
+        Asked::Version => {
+            print!("{}", version());
+            ExitCode::SUCCESS
+        }
+        Asked::Help => {
+            eprintln!("{}", config::USAGE);
+            print!("{}", config::flags_help());
+            ExitCode::SUCCESS
+        }
+        Asked::Misuse(text) => misuse(&text),
+        Asked::Run(loaded) => run(*loaded, &words),
+    }
+}
+
+fn misuse(text: &str) -> ExitCode {
+    eprintln!("{text}\n{}", config::USAGE);
+    ExitCode::from(MISUSE)
+}
+
+/// etcd's four lines, then ours.
+fn version() -> String {
+    let (os, arch) = (std::env::consts::OS, go_arch());
+    format!(
+        "etcd Version: {}\nGit SHA: {}\nGo Version: {}\nGo OS/Arch: {os}/{arch}\noxetcd {}\n",
+        api::version::SERVER,
+        "Not provided (this is oxetcd)",
+        "none (this is oxetcd, in Rust)",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+fn go_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn run(loaded: Loaded, words: &[String]) -> ExitCode {
+    let Loaded { config, mut notes, mut failure } = loaded;
+    let Some(level) = Level::parse(&config.log_level) else {
+        return misuse(&format!("unrecognized level: {:?}", config.log_level));
+    };
+    if let Err(e) = logging::start(&config.log_outputs, level, config.log_format == "console") {
+        eprintln!("etcd: {e}");
+        return ExitCode::FAILURE;
+    }
+    if failure.is_none() {
+        failure = config::validate(&config, &mut notes).err().map(Failure::Verify);
+    }
+    notes.into_iter().for_each(Note::log);
+    if let Some(failure) = failure {
+        return refuse(failure);
+    }
+    Note::new(Level::Info, "Running: ").with("args", words.to_vec()).log();
+    match etcd::driver::run(&config) {
+        Ok(signal) => leave(signal),
+        Err(e) => {
+            Note::new(Level::Fatal, "failed to start etcd").text("error", &e.to_string()).log();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn refuse(failure: Failure) -> ExitCode {
+    match failure {
+        Failure::Verify(text) => Note::new(Level::Warn, "failed to verify flags").text("error", &text).log(),
+        Failure::Conflict { variable } => {
+            Note::new(Level::Fatal, Failure::CONFLICT).text("environment-variable", &variable).log();
+        }
+        Failure::Print(text) => eprintln!("{text}"),
+    }
+    ExitCode::FAILURE
+}
+
+/// A shell, or a supervisor, shall see which signal ended the member; the first process of a container just ends.
+fn leave(signal: i32) -> ExitCode {
+    if std::process::id() != 1
+        && let Err(e) = signal_hook::low_level::emulate_default_handler(signal)
+    {
+        eprintln!("etcd: cannot end by signal {signal}: {e}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}

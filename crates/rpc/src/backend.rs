@@ -1,0 +1,46 @@
+//! What the doors need of the member behind them. The driver (crate `etcd`) implements it; tests have their own.
+
+use api::pb::etcdserverpb as pb;
+use server::{Request, Response};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Who calls, as far as the transport knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// Metadata `token`, else `authorization` without its leading `Bearer `.
+    pub token: Option<String>,
+    /// The client's deadline (`grpc-timeout`), measured from arrival.
+    pub timeout: Option<std::time::Duration>,
+}
+
+/// The answer of a unary call; a dropped sender means that the member stopped.
+pub type Answer = oneshot::Receiver<Result<Response, api::Error>>;
+
+/// A watch stream: requests in, responses out. Dropping either end closes the stream at the member.
+pub struct WatchStream {
+    /// Bounded: the transport stops reading from the client while it is full.
+    pub requests: mpsc::Sender<pb::WatchRequest>,
+    /// In order; ends when the member stops.
+    pub responses: mpsc::Receiver<pb::WatchResponse>,
+}
+
+/// The member, as seen by the services.
+pub trait Member: Send + Sync + 'static {
+    /// Unary calls, and each message of a keepalive stream.
+    fn call(&self, caller: Caller, request: Request) -> Answer;
+    /// KV.RangeStream: chunks, then the end; an error ends it.
+    fn range_stream(
+        &self,
+        caller: Caller,
+        request: pb::RangeRequest,
+    ) -> mpsc::Receiver<Result<pb::RangeStreamResponse, api::Error>>;
+    /// Maintenance.Snapshot: image chunks, then the digest; headers absent.
+    fn snapshot(&self, caller: Caller) -> mpsc::Receiver<Result<pb::SnapshotResponse, api::Error>>;
+    fn watch(&self, caller: Caller) -> WatchStream;
+    /// `true` while a leader is known; changes are seen by waiting on it.
+    fn leader_known(&self) -> watch::Receiver<bool>;
+    /// Health of service "": SERVING or not.
+    fn serving(&self) -> watch::Receiver<bool>;
+    /// Cluster id, member id: for headers that the transport itself has to fill.
+    fn identity(&self) -> (u64, u64);
+}

@@ -1,0 +1,407 @@
+//! Lock and Election over the member's own KV and Watch (reference/semantics.md 12 and 13).
+//!
+//! Errors of the inner calls reach the client with code Unknown and their text, as upstream, where these services call
+//! the server through an in-process client.
+
+use crate::backend::{Caller, Member};
+use crate::pb::v3electionpb::election_server::Election;
+use crate::pb::v3lockpb::lock_server::Lock;
+use crate::services::{Out, Services, caller};
+use api::pb::{etcdserverpb as pb, mvccpb, v3electionpb as elect, v3lockpb as lock};
+use bytes::Bytes;
+use pb::request_op::Request as Op;
+use pb::response_op::Response as Done;
+use server::{Request as Call, Response as Answered};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+/// Seconds a session's lease lives when the caller brings none (etcd `defaultSessionTTL`).
+const SESSION_TTL: i64 = 60;
+
+fn unknown(e: &api::Error) -> Status {
+    Status::unknown(e.message())
+}
+
+/// Everything that begins with `prefix`.
+fn prefix_end(prefix: &[u8]) -> Bytes {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < 0xff {
+            end.push(last + 1);
+            return end.into();
+        }
+    }
+    Bytes::from_static(&[0])
+}
+
+fn op(op: Op) -> pb::RequestOp {
+    pb::RequestOp { request: Some(op) }
+}
+
+fn created_is(key: &Bytes, revision: i64) -> pb::Compare {
+    pb::Compare {
+        result: pb::compare::CompareResult::Equal as i32,
+        target: pb::compare::CompareTarget::Create as i32,
+        key: key.clone(),
+        target_union: Some(pb::compare::TargetUnion::CreateRevision(revision)),
+        range_end: Bytes::new(),
+    }
+}
+
+fn get(key: &Bytes) -> pb::RangeRequest {
+    pb::RangeRequest { key: key.clone(), ..Default::default() }
+}
+
+/// The oldest key below the prefix.
+fn oldest(prefix: &Bytes) -> pb::RangeRequest {
+    pb::RangeRequest {
+        key: prefix.clone(),
+        range_end: prefix_end(prefix),
+        limit: 1,
+        sort_order: pb::range_request::SortOrder::Ascend as i32,
+        sort_target: pb::range_request::SortTarget::Create as i32,
+        ..Default::default()
+    }
+}
+
+/// A place in the queue below a name.
+struct Place {
+    key: Bytes,
+    prefix: Bytes,
+    lease: i64,
+    revision: i64,
+    header: Option<pb::ResponseHeader>,
+    owner: Option<mvccpb::KeyValue>,
+    /// The value that stood there when the key existed already.
+    existing: Option<mvccpb::KeyValue>,
+}
+
+impl<M: Member> Services<M> {
+    async fn txn(&self, caller: &Caller, r: pb::TxnRequest) -> Result<pb::TxnResponse, Status> {
+        match self.ask(caller.clone(), Call::Txn(r)).await {
+            Ok(Answered::Txn(r)) => Ok(r),
+            Ok(other) => Err(Status::internal(format!("the member answered {other:?}"))),
+            Err(e) => Err(unknown(&e)),
+        }
+    }
+
+    async fn range_of(&self, caller: &Caller, r: pb::RangeRequest) -> Result<pb::RangeResponse, Status> {
+        match self.ask(caller.clone(), Call::Range(r)).await {
+            Ok(Answered::Range(r)) => Ok(r),
+            Ok(other) => Err(Status::internal(format!("the member answered {other:?}"))),
+            Err(e) => Err(unknown(&e)),
+        }
+    }
+
+    async fn session(&self, caller: &Caller, lease: i64) -> Result<i64, Status> {
+        if lease != 0 {
+            return Ok(lease);
+        }
+        let grant = Call::LeaseGrant(pb::LeaseGrantRequest { ttl: SESSION_TTL, id: 0 });
+        match self.ask(caller.clone(), grant).await {
+            Ok(Answered::LeaseGrant(r)) => Ok(r.id),
+            Ok(other) => Err(Status::internal(format!("the member answered {other:?}"))),
+            Err(e) => Err(unknown(&e)),
+        }
+    }
+
+    /// Takes a place: puts the key unless it is there, and learns who is first.
+    async fn queue(&self, caller: &Caller, name: &Bytes, lease: i64, value: Bytes) -> Result<Place, Status> {
+        let prefix = Bytes::from([name.as_ref(), b"/"].concat());
+        let key = Bytes::from([prefix.as_ref(), format!("{lease:x}").as_bytes()].concat());
+        let put = pb::PutRequest { key: key.clone(), value, lease, ..Default::default() };
+        let owner = || op(Op::RequestRange(oldest(&prefix)));
+        let r = pb::TxnRequest {
+            compare: vec![created_is(&key, 0)],
+            success: vec![op(Op::RequestPut(put)), owner()],
+            failure: vec![op(Op::RequestRange(get(&key))), owner()],
+        };
+        let response = self.txn(caller, r).await?;
+        let mut ranges = response.responses.into_iter().filter_map(|r| match r.response {
+            Some(Done::ResponseRange(r)) => Some(r.kvs.into_iter().next()),
+            _ => None,
+        });
+        let existing = if response.succeeded { None } else { ranges.next().flatten() };
+        let owner = ranges.next().flatten();
+        let now = response.header.as_ref().map_or(0, |h| h.revision);
+        let revision = existing.as_ref().map_or(now, |kv| kv.create_revision);
+        Ok(Place { key, prefix, lease, revision, header: response.header, owner, existing })
+    }
+
+    /// Waits until everyone who came before is gone; the last look's header.
+    async fn wait(&self, caller: &Caller, place: &Place) -> Result<Option<pb::ResponseHeader>, Status> {
+        loop {
+            let before = pb::RangeRequest {
+                key: place.prefix.clone(),
+                range_end: prefix_end(&place.prefix),
+                limit: 1,
+                sort_order: pb::range_request::SortOrder::Descend as i32,
+                sort_target: pb::range_request::SortTarget::Create as i32,
+                max_create_revision: place.revision - 1,
+                ..Default::default()
+            };
+            let response = self.range_of(caller, before).await?;
+            let Some(kv) = response.kvs.first() else { return Ok(response.header) };
+            let from = response.header.as_ref().map_or(0, |h| h.revision);
+            self.wait_for_delete(caller, &kv.key, from).await?;
+        }
+    }
+
+    async fn wait_for_delete(&self, caller: &Caller, key: &Bytes, from: i64) -> Result<(), Status> {
+        let mut stream = self.open_watch(caller, key, &Bytes::new(), from).await?;
+        while let Some(response) = stream.responses.recv().await {
+            if response.canceled {
+                break;
+            }
+            if response.events.iter().any(|e| e.r#type == mvccpb::event::EventType::Delete as i32) {
+                return Ok(());
+            }
+        }
+        Err(Status::unknown("lost watcher waiting for delete"))
+    }
+
+    async fn open_watch(
+        &self,
+        caller: &Caller,
+        key: &Bytes,
+        end: &Bytes,
+        from: i64,
+    ) -> Result<crate::WatchStream, Status> {
+        let stream = self.0.watch(caller.clone());
+        let create = pb::WatchCreateRequest {
+            key: key.clone(),
+            range_end: end.clone(),
+            start_revision: from,
+            ..Default::default()
+        };
+        let union = pb::watch_request::RequestUnion::CreateRequest(create);
+        let request = pb::WatchRequest { request_union: Some(union) };
+        stream.requests.send(request).await.map_err(|_| unknown(&api::Error::Stopped))?;
+        Ok(stream)
+    }
+
+    /// A waiter that gives up leaves no key behind.
+    async fn leave(&self, caller: &Caller, key: &Bytes) {
+        let delete = pb::DeleteRangeRequest { key: key.clone(), ..Default::default() };
+        // The caller has his own error already; if this fails too, the lease's end removes the key.
+        drop(self.ask(caller.clone(), Call::DeleteRange(delete)).await);
+    }
+
+    /// Becomes first below the name; when it had to wait, the header of the last look.
+    async fn reach_front(&self, caller: &Caller, place: &Place) -> Result<Option<Option<pb::ResponseHeader>>, Status> {
+        if place.owner.as_ref().is_none_or(|o| o.create_revision == place.revision) {
+            return Ok(None);
+        }
+        let guard = Leaving { services: self.clone(), caller: caller.clone(), key: Some(place.key.clone()) };
+        let header = self.wait(caller, place).await?;
+        guard.stay();
+        Ok(Some(header))
+    }
+}
+
+/// Deletes the key when the wait is given up: the client cancelled, or it failed.
+struct Leaving<M: Member> {
+    services: Services<M>,
+    caller: Caller,
+    key: Option<Bytes>,
+}
+
+impl<M: Member> Leaving<M> {
+    fn stay(mut self) {
+        self.key = None;
+    }
+}
+
+impl<M: Member> Drop for Leaving<M> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take() {
+            let (services, caller) = (self.services.clone(), self.caller.clone());
+            tokio::spawn(async move { services.leave(&caller, &key).await });
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl<M: Member> Lock for Services<M> {
+    async fn lock(&self, request: Request<lock::LockRequest>) -> Result<Response<lock::LockResponse>, Status> {
+        let caller = caller(&request);
+        let r = request.into_inner();
+        let lease = self.session(&caller, r.lease).await?;
+        let place = self.queue(&caller, &r.name, lease, Bytes::new()).await?;
+        let mut header = place.header;
+        if self.reach_front(&caller, &place).await?.is_some() {
+            // The wait may have outlived the lease: holding the lock means that the key is still there.
+            let own = self.range_of(&caller, get(&place.key)).await?;
+            if own.kvs.is_empty() {
+                return Err(Status::unknown("mutex: session is expired"));
+            }
+            header = own.header;
+        }
+        Ok(Response::new(lock::LockResponse { header, key: place.key }))
+    }
+
+    async fn unlock(&self, request: Request<lock::UnlockRequest>) -> Result<Response<lock::UnlockResponse>, Status> {
+        let caller = caller(&request);
+        let delete = pb::DeleteRangeRequest { key: request.into_inner().key, ..Default::default() };
+        match self.ask(caller, Call::DeleteRange(delete)).await {
+            Ok(Answered::DeleteRange(r)) => Ok(Response::new(lock::UnlockResponse { header: r.header })),
+            Ok(other) => Err(Status::internal(format!("the member answered {other:?}"))),
+            Err(e) => Err(unknown(&e)),
+        }
+    }
+}
+
+const NO_LEADER_FIELD: &str = "\"leader\" field must be provided";
+
+#[tonic::async_trait]
+impl<M: Member> Election for Services<M> {
+    type ObserveStream = Out<elect::LeaderResponse>;
+
+    async fn campaign(
+        &self,
+        request: Request<elect::CampaignRequest>,
+    ) -> Result<Response<elect::CampaignResponse>, Status> {
+        let caller = caller(&request);
+        let r = request.into_inner();
+        let lease = self.session(&caller, r.lease).await?;
+        let place = self.queue(&caller, &r.name, lease, r.value.clone()).await?;
+        if place.existing.as_ref().is_some_and(|kv| kv.value != r.value) {
+            self.proclaim_at(&caller, &place.key, place.revision, place.lease, r.value).await?;
+        }
+        self.reach_front(&caller, &place).await?;
+        let leader = elect::LeaderKey { name: r.name, key: place.key, rev: place.revision, lease: place.lease };
+        Ok(Response::new(elect::CampaignResponse { header: place.header, leader: Some(leader) }))
+    }
+
+    async fn proclaim(
+        &self,
+        request: Request<elect::ProclaimRequest>,
+    ) -> Result<Response<elect::ProclaimResponse>, Status> {
+        let caller = caller(&request);
+        let r = request.into_inner();
+        let leader = r.leader.ok_or_else(|| Status::unknown(NO_LEADER_FIELD))?;
+        let header = self.proclaim_at(&caller, &leader.key, leader.rev, leader.lease, r.value).await?;
+        Ok(Response::new(elect::ProclaimResponse { header }))
+    }
+
+    async fn resign(&self, request: Request<elect::ResignRequest>) -> Result<Response<elect::ResignResponse>, Status> {
+        let caller = caller(&request);
+        let leader = request.into_inner().leader.ok_or_else(|| Status::unknown(NO_LEADER_FIELD))?;
+        let delete = pb::DeleteRangeRequest { key: leader.key.clone(), ..Default::default() };
+        let r = pb::TxnRequest {
+            compare: vec![created_is(&leader.key, leader.rev)],
+            success: vec![op(Op::RequestDeleteRange(delete))],
+            failure: Vec::new(),
+        };
+        let response = self.txn(&caller, r).await?;
+        Ok(Response::new(elect::ResignResponse { header: response.header }))
+    }
+
+    async fn leader(&self, request: Request<elect::LeaderRequest>) -> Result<Response<elect::LeaderResponse>, Status> {
+        let caller = caller(&request);
+        let prefix = Bytes::from([request.get_ref().name.as_ref(), b"/"].concat());
+        let response = self.range_of(&caller, oldest(&prefix)).await?;
+        let kv = response.kvs.into_iter().next().ok_or_else(|| Status::unknown("election: no leader"))?;
+        Ok(Response::new(elect::LeaderResponse { header: response.header, kv: Some(kv) }))
+    }
+
+    async fn observe(&self, request: Request<elect::LeaderRequest>) -> Result<Response<Self::ObserveStream>, Status> {
+        let caller = caller(&request);
+        let prefix = Bytes::from([request.get_ref().name.as_ref(), b"/"].concat());
+        let (out, leaders) = mpsc::channel(16);
+        let services = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                // A failed read or watch ends the stream with OK, as upstream.
+                _ended = services.observe_all(&caller, &prefix, &out) => {}
+                () = out.closed() => {}
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(leaders))))
+    }
+}
+
+type Leaders = mpsc::Sender<Result<elect::LeaderResponse, Status>>;
+
+impl<M: Member> Services<M> {
+    async fn proclaim_at(
+        &self,
+        caller: &Caller,
+        key: &Bytes,
+        revision: i64,
+        lease: i64,
+        value: Bytes,
+    ) -> Result<Option<pb::ResponseHeader>, Status> {
+        let put = pb::PutRequest { key: key.clone(), value, lease, ..Default::default() };
+        let r = pb::TxnRequest {
+            compare: vec![created_is(key, revision)],
+            success: vec![op(Op::RequestPut(put))],
+            failure: Vec::new(),
+        };
+        let response = self.txn(caller, r).await?;
+        if response.succeeded { Ok(response.header) } else { Err(Status::unknown("election: not leader")) }
+    }
+
+    /// One leader after the other, and each value that it proclaims.
+    async fn observe_all(&self, caller: &Caller, prefix: &Bytes, out: &Leaders) -> Result<(), Status> {
+        let send = async |header: Option<pb::ResponseHeader>, kv: mvccpb::KeyValue| {
+            let response = elect::LeaderResponse { header, kv: Some(kv) };
+            out.send(Ok(response)).await.map_err(|_| Status::cancelled("observer left"))
+        };
+        loop {
+            let response = self.range_of(caller, oldest(prefix)).await?;
+            let (mut header, now) = (response.header, response.header.as_ref().map_or(0, |h| h.revision));
+            let kv = match response.kvs.into_iter().next() {
+                Some(kv) => kv,
+                None => {
+                    let kv = self.first_put(caller, prefix, now + 1).await?;
+                    header = header.map(|h| pb::ResponseHeader { revision: kv.mod_revision, ..h });
+                    kv
+                }
+            };
+            let (key, from) = (kv.key.clone(), header.as_ref().map_or(0, |h| h.revision) + 1);
+            send(header, kv).await?;
+            let mut stream = self.open_watch(caller, &key, &Bytes::new(), from).await?;
+            'term: while let Some(response) = stream.responses.recv().await {
+                if response.canceled {
+                    return Ok(());
+                }
+                for event in response.events {
+                    if event.r#type == mvccpb::event::EventType::Delete as i32 {
+                        break 'term;
+                    }
+                    let kv = event.kv.unwrap_or_default();
+                    let header = response.header.map(|h| pb::ResponseHeader { revision: kv.mod_revision, ..h });
+                    send(header, kv).await?;
+                }
+            }
+        }
+    }
+
+    async fn first_put(&self, caller: &Caller, prefix: &Bytes, from: i64) -> Result<mvccpb::KeyValue, Status> {
+        let mut stream = self.open_watch(caller, prefix, &prefix_end(prefix), from).await?;
+        while let Some(response) = stream.responses.recv().await {
+            if response.canceled {
+                break;
+            }
+            let put = mvccpb::event::EventType::Put as i32;
+            if let Some(event) = response.events.into_iter().find(|e| e.r#type == put) {
+                return Ok(event.kv.unwrap_or_default());
+            }
+        }
+        Err(Status::unknown("lost the watch for a leader"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::prefix_end;
+
+    #[test]
+    fn a_prefix_ends_before_the_next_one() {
+        assert_eq!(prefix_end(b"ab"), "ac");
+        assert_eq!(prefix_end(b"a\xff"), "b");
+        assert_eq!(prefix_end(b"\xff"), "\0");
+    }
+}

@@ -1,0 +1,262 @@
+//! From an HTTP request to a service: interceptor rules, deadlines, grpc-go's texts.
+
+use crate::backend::Member;
+use crate::pb::etcdserverpb as stubs;
+use crate::pb::health::health_server::HealthServer;
+use crate::pb::v3electionpb::election_server::ElectionServer;
+use crate::pb::v3lockpb::lock_server::LockServer;
+use crate::services::{Services, status};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use std::convert::Infallible;
+use std::time::Duration;
+use tonic::body::Body;
+use tonic::codec::CompressionEncoding;
+use tonic::{Code, Status};
+use tower_service::Service;
+
+/// Every service and its methods: what is not here is unknown, with grpc-go's text.
+const METHODS: [(&str, &[&str]); 9] = [
+    ("etcdserverpb.KV", &["Range", "RangeStream", "Put", "DeleteRange", "Txn", "Compact"]),
+    ("etcdserverpb.Watch", &["Watch"]),
+    ("etcdserverpb.Lease", &["LeaseGrant", "LeaseRevoke", "LeaseKeepAlive", "LeaseTimeToLive", "LeaseLeases"]),
+    ("etcdserverpb.Cluster", &["MemberAdd", "MemberRemove", "MemberUpdate", "MemberList", "MemberPromote"]),
+    (
+        "etcdserverpb.Maintenance",
+        &["Alarm", "Status", "Defragment", "Hash", "HashKV", "Snapshot", "MoveLeader", "Downgrade"],
+    ),
+    (
+        "etcdserverpb.Auth",
+        &[
+            "AuthEnable",
+            "AuthDisable",
+            "AuthStatus",
+            "Authenticate",
+            "UserAdd",
+            "UserGet",
+            "UserList",
+            "UserDelete",
+            "UserChangePassword",
+            "UserGrantRole",
+            "UserRevokeRole",
+            "RoleAdd",
+            "RoleGet",
+            "RoleList",
+            "RoleDelete",
+            "RoleGrantPermission",
+            "RoleRevokePermission",
+        ],
+    ),
+    ("v3lockpb.Lock", &["Lock", "Unlock"]),
+    ("v3electionpb.Election", &["Campaign", "Proclaim", "Leader", "Observe", "Resign"]),
+    ("grpc.health.v1.Health", &["Check", "List", "Watch"]),
+];
+/// Methods whose response is a stream: a deadline does not end them here.
+const STREAMS: [&str; 6] = ["RangeStream", "Watch", "LeaseKeepAlive", "Snapshot", "Observe", "List"];
+
+/// Serves one request.
+pub(crate) async fn dispatch<M: Member>(
+    services: Services<M>,
+    max_message: usize,
+    request: Request<hyper::body::Incoming>,
+) -> Response<Body> {
+    let content_type = request.headers().get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    if !content_type.starts_with("application/grpc") {
+        return plain(&request);
+    }
+    let path = request.uri().path().to_owned();
+    let (service, method) = path.trim_start_matches('/').rsplit_once('/').unwrap_or((path.as_str(), ""));
+    if let Err(refusal) = check(&services, request.headers(), service, method) {
+        return refusal.into_http();
+    }
+    let limit = deadline(request.headers()).filter(|_| !STREAMS.contains(&method));
+    let work = call(services, service, max_message, request);
+    let response = match limit {
+        None => work.await,
+        Some(limit) => match tokio::time::timeout(limit, work).await {
+            Ok(response) => response,
+            Err(_) => Status::deadline_exceeded("context deadline exceeded").into_http(),
+        },
+    };
+    translate(response)
+}
+
+/// Known method, valid client version, a leader where one is asked for.
+fn check<M: Member>(services: &Services<M>, headers: &HeaderMap, service: &str, method: &str) -> Result<(), Status> {
+    let Some((_, methods)) = METHODS.iter().find(|(name, _)| *name == service) else {
+        return Err(Status::unimplemented(format!("unknown service {service}")));
+    };
+    if !methods.contains(&method) {
+        return Err(Status::unimplemented(format!("unknown method {method} for service {service}")));
+    }
+    if let Some(encoding) = headers.get("grpc-encoding").and_then(|v| v.to_str().ok())
+        && !["gzip", "identity"].contains(&encoding)
+    {
+        let text = format!("grpc: Decompressor is not installed for grpc-encoding \"{encoding}\"");
+        return Err(Status::unimplemented(text));
+    }
+    let version = headers.get("client-api-version").map(HeaderValue::as_bytes);
+    if version.is_some_and(|v| std::str::from_utf8(v).is_err()) {
+        return Err(status(&api::Error::InvalidClientAPIVersion));
+    }
+    let wants_leader = headers.get("hasleader").is_some_and(|v| v.as_bytes() == b"true");
+    if wants_leader && !*services.0.leader_known().borrow() {
+        return Err(status(&api::Error::NoLeader));
+    }
+    Ok(())
+}
+
+/// `grpc-timeout`: at most eight digits and a unit.
+fn deadline(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let n: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    Some(match unit {
+        "H" => Duration::from_secs(n * 3600),
+        "M" => Duration::from_secs(n * 60),
+        "S" => Duration::from_secs(n),
+        "m" => Duration::from_millis(n),
+        "u" => Duration::from_micros(n),
+        "n" => Duration::from_nanos(n),
+        _ => return None,
+    })
+}
+
+async fn call<M: Member>(
+    services: Services<M>,
+    service: &str,
+    max_message: usize,
+    request: Request<hyper::body::Incoming>,
+) -> Response<Body> {
+    // As grpc-go: a response is compressed exactly when its request was.
+    let gzip = request.headers().get("grpc-encoding").is_some_and(|v| v.as_bytes() == b"gzip");
+    macro_rules! serve {
+        ($server:ty) => {{
+            let mut server = <$server>::new(services)
+                .max_decoding_message_size(max_message)
+                .max_encoding_message_size(usize::MAX)
+                .accept_compressed(CompressionEncoding::Gzip);
+            if gzip {
+                server = server.send_compressed(CompressionEncoding::Gzip);
+            }
+            let answer: Result<Response<Body>, Infallible> = server.call(request).await;
+            match answer {
+                Ok(response) => response,
+                Err(never) => match never {},
+            }
+        }};
+    }
+    match service {
+        "etcdserverpb.KV" => serve!(stubs::kv_server::KvServer<Services<M>>),
+        "etcdserverpb.Watch" => serve!(stubs::watch_server::WatchServer<Services<M>>),
+        "etcdserverpb.Lease" => serve!(stubs::lease_server::LeaseServer<Services<M>>),
+        "etcdserverpb.Cluster" => serve!(stubs::cluster_server::ClusterServer<Services<M>>),
+        "etcdserverpb.Maintenance" => serve!(stubs::maintenance_server::MaintenanceServer<Services<M>>),
+        "etcdserverpb.Auth" => serve!(stubs::auth_server::AuthServer<Services<M>>),
+        "v3lockpb.Lock" => serve!(LockServer<Services<M>>),
+        "v3electionpb.Election" => serve!(ElectionServer<Services<M>>),
+        _ => serve!(HealthServer<Services<M>>),
+    }
+}
+
+/// tonic's texts where grpc-go has others.
+fn translate(mut response: Response<Body>) -> Response<Body> {
+    let headers = response.headers();
+    let text = headers.get("grpc-message").and_then(|v| v.to_str().ok()).map(decode_percent);
+    let code = headers.get("grpc-status").and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<i32>().ok());
+    let (Some(text), Some(code)) = (text, code.map(Code::from_i32)) else { return response };
+    let replaced = match code {
+        Code::OutOfRange => oversize(&text).map(|t| (Code::ResourceExhausted, t)),
+        Code::Internal if text.contains("failed to decode Protobuf") => {
+            Some((Code::Internal, format!("grpc: error unmarshalling request: {text}")))
+        }
+        _ => None,
+    };
+    if let Some((code, text)) = replaced {
+        let replacement = Status::new(code, text).into_http::<Body>();
+        for name in ["grpc-status", "grpc-message"] {
+            if let Some(value) = replacement.headers().get(name) {
+                response.headers_mut().insert(name, value.clone());
+            }
+        }
+    }
+    response
+}
+
+/// tonic: `Error, decoded message length too large: found N bytes, the limit is: L bytes`.
+fn oversize(text: &str) -> Option<String> {
+    let rest = text.strip_prefix("Error, decoded message length too large: found ")?;
+    let (found, rest) = rest.split_once(" bytes, the limit is: ")?;
+    let limit = rest.strip_suffix(" bytes")?;
+    Some(format!("grpc: received message larger than max ({found} vs. {limit})"))
+}
+
+fn decode_percent(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = bytes.get(at + 1..at + 3).and_then(|h| std::str::from_utf8(h).ok());
+        match (bytes[at], hex.and_then(|h| u8::from_str_radix(h, 16).ok())) {
+            (b'%', Some(byte)) => {
+                out.push(byte);
+                at += 3;
+            }
+            (byte, _) => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// What is not gRPC.
+fn plain(request: &Request<hyper::body::Incoming>) -> Response<Body> {
+    let mut response = match request.uri().path() {
+        "/version" => {
+            let text = format!(
+                r#"{{"etcdserver":"{}","etcdcluster":"{}","storage":"{}"}}"#,
+                api::version::SERVER,
+                api::version::CLUSTER,
+                api::version::STORAGE
+            );
+            let mut response = Response::new(Body::new(http_body_util::Full::from(text)));
+            let json = HeaderValue::from_static("application/json");
+            response.headers_mut().insert(http::header::CONTENT_TYPE, json);
+            response
+        }
+        _ => {
+            let mut response = Response::new(Body::new(http_body_util::Full::from("404 page not found\n")));
+            *response.status_mut() = http::StatusCode::NOT_FOUND;
+            let text = HeaderValue::from_static("text/plain; charset=utf-8");
+            response.headers_mut().insert(http::header::CONTENT_TYPE, text);
+            response
+        }
+    };
+    response.headers_mut().remove(http::header::DATE);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_have_at_most_eight_digits_and_a_unit() {
+        let parse = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", HeaderValue::from_static(text));
+            deadline(&headers)
+        };
+        assert_eq!(parse("5S"), Some(Duration::from_secs(5)));
+        assert_eq!(parse("1500m"), Some(Duration::from_millis(1500)));
+        assert!(parse("").is_none() && parse("S").is_none() && parse("5x").is_none() && parse("123456789S").is_none());
+    }
+
+    #[test]
+    fn oversize_texts_are_grpc_gos() {
+        let tonic = "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes";
+        assert_eq!(oversize(tonic).unwrap(), "grpc: received message larger than max (9 vs. 4)");
+        assert_eq!(decode_percent("a%2Cb%"), "a,b%");
+    }
+}

@@ -1,0 +1,187 @@
+//! Connections: accepting, limits, graceful stop.
+
+use crate::backend::Member;
+use crate::dispatch::dispatch;
+use crate::services::Services;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+
+/// Bytes that a message may have beyond `max-request-bytes` (etcd `grpcOverheadBytes`).
+const OVERHEAD: usize = 512 * 1024;
+/// How long open calls may take once a stop was asked for.
+const STOP_TIMEOUT: Duration = Duration::from_secs(7);
+/// HTTP/2 windows, bytes: a stream's and a connection's.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Header bytes a request may have (grpc-go's default).
+const HEADERS_MAX: u32 = 16 << 20;
+/// Pause after a failed accept.
+const ACCEPT_BREATH: Duration = Duration::from_millis(50);
+
+/// Limits of the client port.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes; a message may have 512 KiB more.
+    pub max_request_bytes: usize,
+    pub max_concurrent_streams: u32,
+    /// Clients that ping more often are told `too_many_pings` and disconnected.
+    pub keepalive_min_time: Duration,
+    /// Server pings; zero = none.
+    pub keepalive_interval: Duration,
+    pub keepalive_timeout: Duration,
+}
+
+/// Where clients connect.
+#[derive(Debug)]
+pub enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// An accepted connection on its way to the thread that will serve it. It holds its place among those allowed.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Stream,
+    slot: OwnedSemaphorePermit,
+}
+
+/// Not tied to a runtime yet.
+#[derive(Debug)]
+enum Stream {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Listener::Tcp(l) => {
+                let (stream, _) = l.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Stream::Tcp(stream.into_std()?))
+            }
+            Listener::Unix(l) => Ok(Stream::Unix(l.accept().await?.0.into_std()?)),
+        }
+    }
+}
+
+/// Accepts connections, at most `max_connections` at a time, and deals them out to `threads` in turn, until `stop`.
+///
+/// # Errors
+/// The serving threads are gone.
+pub async fn accept(
+    listener: Listener,
+    max_connections: usize,
+    threads: &[mpsc::UnboundedSender<Connection>],
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let slots = Arc::new(Semaphore::new(max_connections));
+    for thread in threads.iter().cycle() {
+        let slot = tokio::select! {
+            slot = slots.clone().acquire_owned() => slot.map_err(io::Error::other)?,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let stream = loop {
+            let stream = tokio::select! {
+                stream = listener.accept() => stream,
+                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+            };
+            match stream {
+                Ok(stream) => break stream,
+                Err(e) => {
+                    // Out of descriptors, or the client is gone already: go on after a breath.
+                    tracing::warn!(error = %e, "failed to accept a client connection");
+                    tokio::time::sleep(ACCEPT_BREATH).await;
+                }
+            }
+        };
+        thread.send(Connection { stream, slot }).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(300));
+    let mut http2 = builder.http2();
+    http2
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(limits.max_concurrent_streams)
+        .max_header_list_size(HEADERS_MAX)
+        .max_pending_accept_reset_streams(1024)
+        .max_send_buf_size(1 << 20);
+    if !limits.keepalive_interval.is_zero() {
+        http2.keep_alive_interval(limits.keepalive_interval).keep_alive_timeout(limits.keepalive_timeout);
+    }
+    builder
+}
+
+/// Serves `connections` until `stop` is true; then lets open calls end for a while and closes what is left.
+pub async fn serve<M: Member>(
+    mut connections: mpsc::UnboundedReceiver<Connection>,
+    member: Arc<M>,
+    limits: Limits,
+    mut stop: watch::Receiver<bool>,
+) {
+    let graceful = GracefulShutdown::new();
+    let builder = Arc::new(builder(&limits));
+    let services = Services(member);
+    let max_message = limits.max_request_bytes + OVERHEAD;
+    loop {
+        let connection = tokio::select! {
+            connection = connections.recv() => connection,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let Some(Connection { stream, slot }) = connection else { break };
+        let opened = match stream {
+            Stream::Tcp(s) => {
+                TcpStream::from_std(s).map(|s| serve_one(s, &builder, &services, max_message, &graceful, slot))
+            }
+            Stream::Unix(s) => {
+                UnixStream::from_std(s).map(|s| serve_one(s, &builder, &services, max_message, &graceful, slot))
+            }
+        };
+        if let Err(e) = opened {
+            tracing::warn!(error = %e, "failed to serve a client connection");
+        }
+    }
+    drop(connections);
+    if tokio::time::timeout(STOP_TIMEOUT, graceful.shutdown()).await.is_err() {
+        tracing::warn!("closing client connections that did not end in time");
+    }
+}
+
+fn serve_one<M: Member, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    builder: &Arc<auto::Builder<TokioExecutor>>,
+    services: &Services<M>,
+    max_message: usize,
+    graceful: &GracefulShutdown,
+    slot: OwnedSemaphorePermit,
+) {
+    let (services, builder) = (services.clone(), builder.clone());
+    let service = service_fn(move |request| {
+        let services = services.clone();
+        async move { Ok::<_, Infallible>(dispatch(services, max_message, request).await) }
+    });
+    let watcher = graceful.watcher();
+    tokio::spawn(async move {
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        if let Err(e) = watcher.watch(connection.into_owned()).await {
+            tracing::debug!(error = %e, "client connection ended");
+        }
+        drop(slot);
+    });
+}
