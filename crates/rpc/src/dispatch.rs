@@ -6,9 +6,11 @@ use crate::pb::health::health_server::HealthServer;
 use crate::pb::v3electionpb::election_server::ElectionServer;
 use crate::pb::v3lockpb::lock_server::LockServer;
 use crate::services::{Services, status};
+use crate::stoppable::{Open, Stoppable};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use std::convert::Infallible;
 use std::time::Duration;
+use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::{Code, Status};
@@ -53,10 +55,22 @@ const METHODS: [(&str, &[&str]); 9] = [
 /// Methods whose response is a stream: a deadline does not end them here.
 const STREAMS: [&str; 6] = ["RangeStream", "Watch", "LeaseKeepAlive", "Snapshot", "Observe", "List"];
 
+/// Calls that may last as long as the client likes: they end when the member stops.
+const ENDLESS: [(&str, &str); 6] = [
+    ("etcdserverpb.Watch", "Watch"),
+    ("etcdserverpb.Lease", "LeaseKeepAlive"),
+    ("v3lockpb.Lock", "Lock"),
+    ("v3electionpb.Election", "Campaign"),
+    ("v3electionpb.Election", "Observe"),
+    ("grpc.health.v1.Health", "Watch"),
+];
+
 /// Serves one request.
 pub(crate) async fn dispatch<M: Member>(
     services: Services<M>,
     max_message: usize,
+    stop: watch::Receiver<bool>,
+    open: Open,
     request: Request<hyper::body::Incoming>,
 ) -> Response<Body> {
     let content_type = request.headers().get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
@@ -71,7 +85,21 @@ pub(crate) async fn dispatch<M: Member>(
     };
     let mut response = match outcome {
         Err(refusal) => refusal.into_http(),
-        Ok((service, method)) => answer(services, service, method, max_message, request).await,
+        Ok(name @ (service, method)) if ENDLESS.contains(&name) => {
+            let work = answer(services, service, method, max_message, request);
+            let mut stopping = stop.clone();
+            tokio::select! {
+                response = work => response.map(|body| Body::new(Stoppable::new(body, stop, open))),
+                _ = stopping.wait_for(|stop| *stop) => stopped(),
+            }
+        }
+        Ok((service, method)) => {
+            let response = answer(services, service, method, max_message, request).await;
+            match STREAMS.contains(&method) {
+                true => response.map(|body| Body::new(Stoppable::finite(body, open))),
+                false => response,
+            }
+        }
     };
     if let Ok(value) = HeaderValue::from_str(&content_type) {
         response.headers_mut().insert(http::header::CONTENT_TYPE, value);
@@ -121,6 +149,11 @@ async fn answer<M: Member>(
         },
     };
     translate(response)
+}
+
+/// The answer to calls that come after the stop began.
+pub(crate) fn stopped() -> Response<Body> {
+    status(&api::Error::Stopped).into_http()
 }
 
 /// Known method, valid client version, a leader where one is asked for.

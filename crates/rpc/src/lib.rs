@@ -15,6 +15,7 @@ mod dispatch;
 mod health;
 mod serve;
 mod services;
+mod stoppable;
 
 pub use backend::{Answer, Caller, Member, WatchStream};
 pub use serve::{Connection, Limits, Listener, accept, serve};

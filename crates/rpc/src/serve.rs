@@ -1,8 +1,9 @@
 //! Connections: accepting, limits, graceful stop.
 
 use crate::backend::Member;
-use crate::dispatch::dispatch;
+use crate::dispatch::{self, dispatch};
 use crate::services::Services;
+use crate::stoppable::Open;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -19,6 +20,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 const OVERHEAD: usize = 512 * 1024;
 /// How long open calls may take once a stop was asked for.
 const STOP_TIMEOUT: Duration = Duration::from_secs(7);
+/// … and how long clients may take to close connections without calls: answers are still on their way.
+const FLUSH: Duration = Duration::from_millis(200);
 /// HTTP/2 windows, bytes: a stream's and a connection's.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
@@ -136,6 +139,7 @@ pub async fn serve<M: Member>(
     mut stop: watch::Receiver<bool>,
 ) {
     let graceful = GracefulShutdown::new();
+    let (open, mut calls) = mpsc::channel::<()>(1);
     let builder = Arc::new(builder(&limits));
     let services = Services(member);
     let max_message = limits.max_request_bytes + OVERHEAD;
@@ -146,20 +150,26 @@ pub async fn serve<M: Member>(
         };
         let Some(Connection { stream, slot }) = connection else { break };
         let opened = match stream {
-            Stream::Tcp(s) => {
-                TcpStream::from_std(s).map(|s| serve_one(s, &builder, &services, max_message, &graceful, slot))
-            }
-            Stream::Unix(s) => {
-                UnixStream::from_std(s).map(|s| serve_one(s, &builder, &services, max_message, &graceful, slot))
-            }
+            Stream::Tcp(s) => TcpStream::from_std(s)
+                .map(|s| serve_one(s, &builder, &services, max_message, &graceful, &stop, &open, slot)),
+            Stream::Unix(s) => UnixStream::from_std(s)
+                .map(|s| serve_one(s, &builder, &services, max_message, &graceful, &stop, &open, slot)),
         };
         if let Err(e) = opened {
             tracing::warn!(error = %e, "failed to serve a client connection");
         }
     }
     drop(connections);
-    if tokio::time::timeout(STOP_TIMEOUT, graceful.shutdown()).await.is_err() {
-        tracing::warn!("closing client connections that did not end in time");
+    drop(open);
+    let answered = async {
+        // Nobody sends: the channel ends with the last open call.
+        calls.recv().await;
+        tokio::time::sleep(FLUSH).await;
+    };
+    tokio::select! {
+        () = graceful.shutdown() => {}
+        () = answered => {}
+        () = tokio::time::sleep(STOP_TIMEOUT) => tracing::warn!("closing client connections whose calls did not end in time"),
     }
 }
 
@@ -169,12 +179,21 @@ fn serve_one<M: Member, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     services: &Services<M>,
     max_message: usize,
     graceful: &GracefulShutdown,
+    stop: &watch::Receiver<bool>,
+    open: &Open,
     slot: OwnedSemaphorePermit,
 ) {
     let (services, builder) = (services.clone(), builder.clone());
+    // Weak: an idle connection is not an open call.
+    let (stop, open) = (stop.clone(), open.downgrade());
     let service = service_fn(move |request| {
-        let services = services.clone();
-        async move { Ok::<_, Infallible>(dispatch(services, max_message, request).await) }
+        let (services, stop, open) = (services.clone(), stop.clone(), open.clone());
+        async move {
+            Ok::<_, Infallible>(match open.upgrade() {
+                Some(open) => dispatch(services, max_message, stop, open, request).await,
+                None => dispatch::stopped(),
+            })
+        }
     });
     let watcher = graceful.watcher();
     tokio::spawn(async move {

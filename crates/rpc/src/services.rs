@@ -175,14 +175,24 @@ impl<M: Member> Watch for Services<M> {
         let requests = stream.requests;
         // Half-closing is fine: the task ends, the responses go on. Dropping the responses ends the stream.
         tokio::spawn(async move {
-            while let Ok(Some(request)) = incoming.message().await {
-                if requests.send(request).await.is_err() {
-                    return;
+            loop {
+                let request = tokio::select! {
+                    request = incoming.message() => request,
+                    () = requests.closed() => return,
+                };
+                match request {
+                    Ok(Some(request)) => {
+                        if requests.send(request).await.is_err() {
+                            return;
+                        }
+                    }
+                    Ok(None) | Err(_) => return,
                 }
             }
         });
         let responses = ReceiverStream::new(stream.responses).map(Ok);
-        let end = tokio_stream::once(Err(status(&api::Error::WatchCanceled)));
+        // A member that stops: Unavailable, so that clients go on elsewhere. Canceled would end Go's watchers for good.
+        let end = tokio_stream::once(Err(status(&api::Error::Stopped)));
         Ok(Response::new(Box::pin(responses.chain(end))))
     }
 }

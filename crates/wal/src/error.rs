@@ -23,6 +23,8 @@ pub enum WalError {
     Gap { path: PathBuf, offset: u64, what: String },
     /// The directory holds no log, or none that reaches back to the start.
     NotFound { dir: PathBuf, what: &'static str },
+    /// A directory for a new log holds something else.
+    Foreign { dir: PathBuf, name: String },
     /// A record larger than the format's limit was to be written.
     TooLarge { bytes: u64, limit: u64 },
     /// An earlier write or sync failed; what the disk holds is unknown.
@@ -85,6 +87,12 @@ impl fmt::Display for WalError {
                 path.display()
             ),
             WalError::NotFound { dir, what } => write!(f, "wal: file not found: {}: {what}", dir.display()),
+            WalError::Foreign { dir, name } => write!(
+                f,
+                "wal: {} holds no log but {name:?}: a new log needs a directory of its own. Give an empty one or one \
+                 that does not exist yet",
+                dir.display()
+            ),
             WalError::TooLarge { bytes, limit } => {
                 write!(f, "wal: a record of {bytes} bytes is larger than the limit of {limit} bytes")
             }

@@ -86,6 +86,7 @@ impl Wal {
         let names = segment::list_from(disk.as_ref(), dir, at.index)?;
         let segments: Result<Vec<_>, _> = names.iter().map(|n| segment::open_locked(disk.as_ref(), dir, *n)).collect();
         let segments = segments?;
+        clear_leftovers(disk.as_ref(), dir)?;
         let mut collector = Collector::new(at);
         let end = scan(&segments, &mut |place, kind, data| collector.visit(&place, kind, data))?;
         let last_index = collector.last_index;
@@ -269,6 +270,27 @@ impl Wal {
     }
 }
 
+/// Removes segments that were prepared and never used (`0.tmp`, `1.tmp`, as Go names them too).
+fn clear_leftovers(disk: &dyn Disk, dir: &Path) -> Result<(), WalError> {
+    for name in disk.read_dir(dir).map_err(io_at(dir, "list"))? {
+        let prepared = name.strip_suffix(".tmp").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+        if prepared {
+            let path = dir.join(name);
+            disk.remove_file(&path).map_err(io_at(&path, "remove"))?;
+        }
+    }
+    Ok(())
+}
+
+/// A directory without a log is replaced; one that holds anything else is somebody's.
+fn refuse_foreign(disk: &dyn Disk, dir: &Path) -> Result<(), WalError> {
+    let names = disk.read_dir(dir).map_err(io_at(dir, "list"))?;
+    match names.into_iter().find(|n| !n.ends_with(".tmp") && !n.ends_with(".broken")) {
+        Some(name) => Err(WalError::Foreign { dir: dir.to_path_buf(), name }),
+        None => Ok(()),
+    }
+}
+
 /// Builds `<dir>.tmp` with the first segment in it and renames it to `dir`.
 fn create_directory(
     disk: &dyn Disk,
@@ -280,6 +302,9 @@ fn create_directory(
     let mut temporary = dir.as_os_str().to_owned();
     temporary.push(".tmp");
     let temporary = PathBuf::from(temporary);
+    if disk.exists(dir).map_err(io_at(dir, "look for"))? {
+        refuse_foreign(disk, dir)?;
+    }
     for old in [&temporary, &dir.to_path_buf()] {
         if disk.exists(old).map_err(io_at(old, "look for"))? {
             disk.remove_dir_all(old).map_err(io_at(old, "remove"))?;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use store::watch::{Effect, HistoryResult, Hub, Input, OUTBOX_MAX, StreamId};
 use store::{Applied, Change};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Inputs that may wait for the hub.
 const INPUT_MAX: usize = 16_384;
@@ -25,29 +25,12 @@ pub const STREAM_CHANNEL: usize = OUTBOX_MAX + 64;
 
 /// What the hub's thread is told.
 pub enum Message {
-    Open {
-        stream: StreamId,
-        responses: mpsc::Sender<pb::WatchResponse>,
-    },
-    Request {
-        stream: StreamId,
-        request: pb::WatchRequest,
-    },
-    Close {
-        stream: StreamId,
-    },
-    Published {
-        revision: i64,
-        term: u64,
-        changes: Vec<Change>,
-    },
-    Resync {
-        revision: i64,
-        term: u64,
-    },
+    Open { stream: StreamId, responses: mpsc::Sender<pb::WatchResponse>, alive: oneshot::Sender<()> },
+    Request { stream: StreamId, request: pb::WatchRequest },
+    Close { stream: StreamId },
+    Published { revision: i64, term: u64, changes: Vec<Change> },
+    Resync { revision: i64, term: u64 },
     History(HistoryResult),
-    /// The member stops: every stream ends.
-    CloseAll,
 }
 
 /// The core's and the readers' end.
@@ -89,11 +72,6 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Ends every stream: the member stops.
-    pub fn close_all(&self) {
-        drop(self.inbox.send(Message::CloseAll));
-    }
-
     /// Opens a stream. The task that forwards its requests runs on the caller's runtime and ends with the stream.
     pub fn open(&self, runtime: &tokio::runtime::Handle) -> rpc::WatchStream {
         let stream = StreamId(self.next.fetch_add(1, Ordering::Relaxed));
@@ -111,16 +89,22 @@ async fn forward(
     responses: mpsc::Sender<pb::WatchResponse>,
 ) {
     let closed = responses.clone();
-    if !put(&inbox, Message::Open { stream, responses }).await {
+    // Ends when the hub drops the stream: this task's hold on the responses must not keep them open then.
+    let (alive, mut dropped) = oneshot::channel();
+    if !put(&inbox, Message::Open { stream, responses, alive }).await {
         return;
     }
     loop {
         tokio::select! {
             () = closed.closed() => break,
+            _ = &mut dropped => return,
             request = requests.recv() => match request {
                 Some(request) => if !put(&inbox, Message::Request { stream, request }).await { return },
-                // Half-closed by the client: events go on until it leaves.
-                None => { closed.closed().await; break }
+                // Half-closed by the client: events go on until one side leaves.
+                None => tokio::select! {
+                    () = closed.closed() => break,
+                    _ = &mut dropped => return,
+                },
             },
         }
     }
@@ -143,6 +127,8 @@ struct Outlet {
     responses: mpsc::Sender<pb::WatchResponse>,
     /// Event responses sent and, as far as the hub was told, not yet taken.
     outstanding: usize,
+    /// Dropped with the outlet.
+    _alive: oneshot::Sender<()>,
 }
 
 /// The hub's thread.
@@ -156,7 +142,8 @@ pub struct Runner {
     shared: Arc<Shared>,
     clock: Clock,
     jitter: u64,
-    closing: bool,
+    /// Streams whose outlet is gone and which the hub has to forget.
+    ended: Vec<StreamId>,
 }
 
 /// Both ends of the hub's inbox.
@@ -186,7 +173,7 @@ impl Runner {
             shared,
             clock,
             jitter: 0x9e37_79b9_7f4a_7c15,
-            closing: false,
+            ended: Vec::new(),
         }
     }
 
@@ -203,6 +190,9 @@ impl Runner {
                 let Ok(message) = self.inbox.try_recv() else { break };
                 self.take(message, &mut effects);
             }
+            for stream in std::mem::take(&mut self.ended) {
+                self.hub.handle(Input::Close { stream }, &mut effects);
+            }
             self.give_credit(&mut effects);
             self.hub.handle(Input::Tick { now_ms: self.clock.now_ms() }, &mut effects);
             self.carry_out(&mut effects);
@@ -212,16 +202,8 @@ impl Runner {
     fn take(&mut self, message: Message, effects: &mut Vec<Effect>) {
         let now_ms = self.clock.now_ms();
         let input = match message {
-            Message::CloseAll => {
-                for (stream, _) in std::mem::take(&mut self.outlets) {
-                    self.hub.handle(Input::Close { stream: StreamId(stream) }, effects);
-                }
-                self.closing = true;
-                return;
-            }
-            Message::Open { .. } if self.closing => return,
-            Message::Open { stream, responses } => {
-                self.outlets.insert(stream.0, Outlet { responses, outstanding: 0 });
+            Message::Open { stream, responses, alive } => {
+                self.outlets.insert(stream.0, Outlet { responses, outstanding: 0, _alive: alive });
                 Input::Open { stream, now_ms, jitter_ms: self.draw_jitter() }
             }
             Message::Request { stream, request } => Input::Request { stream, request, permitted: Ok(()) },
@@ -277,6 +259,7 @@ impl Runner {
             Err(mpsc::error::TrySendError::Full(_)) => {
                 // A client that asks without reading its answers: its stream ends rather than growing without bound.
                 self.outlets.remove(&stream.0);
+                self.ended.push(stream);
             }
         }
     }

@@ -162,7 +162,6 @@ pub fn serve(config: &Config, listeners: Listeners, connections: usize, door: &A
         io::Result::Ok(number.as_raw_value())
     });
     stop.send_replace(true);
-    door.streams.close_all();
     drop(runtime);
     for path in sockets {
         if let Err(e) = std::fs::remove_file(&path) {

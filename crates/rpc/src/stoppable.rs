@@ -1,0 +1,67 @@
+//! Streamed responses and the stop of the member: an endless one ends with the status that makes clients go elsewhere,
+//! one with an end is waited for.
+
+use crate::services::status;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::sync::{mpsc, watch};
+
+/// Held while a call is open; the server's stop waits for the last of them.
+pub(crate) type Open = mpsc::Sender<()>;
+
+/// Passes `inner` on until `stopped`; then drops it and sends trailers.
+pub(crate) struct Stoppable {
+    /// `None` once the end was sent.
+    inner: Option<tonic::body::Body>,
+    stopped: Pin<Box<dyn Future<Output = ()> + Send>>,
+    _open: Open,
+}
+
+impl Stoppable {
+    /// An endless body.
+    pub(crate) fn new(inner: tonic::body::Body, mut stop: watch::Receiver<bool>, open: Open) -> Stoppable {
+        let stopped = Box::pin(async move {
+            // A sender that is gone stops everything, too.
+            drop(stop.wait_for(|stop| *stop).await);
+        });
+        Stoppable { inner: Some(inner), stopped, _open: open }
+    }
+
+    /// A body that ends by itself.
+    pub(crate) fn finite(inner: tonic::body::Body, open: Open) -> Stoppable {
+        Stoppable { inner: Some(inner), stopped: Box::pin(std::future::pending()), _open: open }
+    }
+}
+
+impl Body for Stoppable {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        let this = self.get_mut();
+        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
+        if let Poll::Ready(frame) = Pin::new(inner).poll_frame(cx) {
+            return Poll::Ready(frame);
+        }
+        if this.stopped.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        this.inner = None;
+        let mut trailers = http::HeaderMap::new();
+        if let Err(e) = status(&api::Error::Stopped).add_header(&mut trailers) {
+            return Poll::Ready(Some(Err(e)));
+        }
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
