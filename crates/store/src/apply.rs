@@ -248,7 +248,7 @@ impl Store {
     fn txn(&mut self, r: &pb::TxnRequest) -> Result<pb::TxnResponse, Error> {
         // All compares of the chosen path, then all checks, then all effects: nothing or everything.
         let path = self.choose(r)?;
-        self.check_ops(r, &path)?;
+        self.check_ops(r, &path, &mut Vec::new())?;
         let mut w = self.writing();
         let mut response = w.txn(r, &path)?;
         w.finish();
@@ -266,14 +266,27 @@ impl Store {
         Ok(Path { succeeded, nested: nested.collect::<Result<_, _>>()? })
     }
 
-    fn check_ops(&self, r: &pb::TxnRequest, path: &Path) -> Result<(), Error> {
+    /// `gone`: deletes of this transaction so far. Go's check forgets them and its apply then panics on a put that is
+    /// to keep the value of a key which is no longer there, on every member; here the whole transaction is refused.
+    fn check_ops<'r>(
+        &self,
+        r: &'r pb::TxnRequest,
+        path: &Path,
+        gone: &mut Vec<&'r pb::DeleteRangeRequest>,
+    ) -> Result<(), Error> {
         let mut nested = path.nested.iter();
         for op in path.ops(r) {
             match &op.request {
                 Some(Op::RequestRange(r)) => check_txn_range(r, self.s.revision, self.s.compact_revision)?,
-                Some(Op::RequestPut(r)) => self.check_put(r)?,
-                Some(Op::RequestTxn(r)) => self.check_ops(r, nested.next().unwrap_or(path))?,
-                Some(Op::RequestDeleteRange(_)) | None => {}
+                Some(Op::RequestPut(r)) => {
+                    self.check_put(r)?;
+                    if (r.ignore_value || r.ignore_lease) && gone.iter().any(|d| covers(d, &r.key)) {
+                        return Err(api::Error::KeyNotFound.into());
+                    }
+                }
+                Some(Op::RequestTxn(r)) => self.check_ops(r, nested.next().unwrap_or(path), gone)?,
+                Some(Op::RequestDeleteRange(r)) => gone.push(r),
+                None => {}
             }
         }
         Ok(())
@@ -631,5 +644,12 @@ fn decode(entry: &Entry) -> Result<pb::InternalRaftRequest, Error> {
             (None, Ok(r)) if r.id != 0 => Ok(r),
             _ => Err(Error::Fatal(format!("log entry {} holds a request that can't be read", entry.index))),
         },
+    }
+}
+fn covers(r: &pb::DeleteRangeRequest, key: &Bytes) -> bool {
+    match r.range_end.as_ref() {
+        [] => r.key == *key,
+        [0] => r.key <= *key,
+        end => r.key <= *key && key.as_ref() < end,
     }
 }

@@ -32,7 +32,10 @@ pub async fn talk(side: &mut Side, seed: u64, count: u64) {
                 range(side, request).await;
             }
             60..85 => {
-                let request = a_txn(&mut rng, now, 2);
+                let mut request = a_txn(&mut rng, now, 2);
+                if deletes(&request) {
+                    defuse(&mut request);
+                }
                 txn(side, request).await;
             }
             85..88 => compact(side, now - i64::try_from(rng.below(12)).unwrap_or(0)).await,
@@ -149,6 +152,26 @@ fn a_txn(rng: &mut Rng, now: i64, depth: u64) -> pb::TxnRequest {
     let success = some_ops(rng, now, depth);
     let failure = some_ops(rng, now, depth);
     ask::txn(compares, success, failure)
+}
+
+/// Go etcd panics when a transaction deletes a key and then puts it with `ignore_value` or `ignore_lease`; ours refuses
+/// that (docs/COMPAT.md). Not a question for both.
+fn defuse(request: &mut pb::TxnRequest) {
+    for op in request.success.iter_mut().chain(&mut request.failure) {
+        match &mut op.request {
+            Some(pb::request_op::Request::RequestPut(put)) => (put.ignore_value, put.ignore_lease) = (false, false),
+            Some(pb::request_op::Request::RequestTxn(nested)) => defuse(nested),
+            _ => {}
+        }
+    }
+}
+
+fn deletes(request: &pb::TxnRequest) -> bool {
+    request.success.iter().chain(&request.failure).any(|op| match &op.request {
+        Some(pb::request_op::Request::RequestDeleteRange(_)) => true,
+        Some(pb::request_op::Request::RequestTxn(nested)) => deletes(nested),
+        _ => false,
+    })
 }
 
 fn some_ops(rng: &mut Rng, now: i64, depth: u64) -> Vec<pb::RequestOp> {
