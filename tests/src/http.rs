@@ -78,8 +78,11 @@ async fn talk(
 impl Answer {
     fn keep(&mut self, headers: &http::HeaderMap) {
         for name in ["content-type", "grpc-status", "grpc-message", "grpc-encoding"] {
-            if let Some(value) = headers.get(name) {
-                self.fields.push((name.to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
+            // An empty message says nothing; grpc-go sends it, others don't.
+            if let Some(value) = headers.get(name).filter(|v| !v.is_empty()) {
+                // Percent signs protect what servers like: the text is what counts.
+                let text = String::from_utf8_lossy(value.as_bytes()).replace("%20", " ").replace("%22", "\"");
+                self.fields.push((name.to_owned(), text));
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Black-box harness: real server processes, asked over the wire, compared with Go etcd.
 //!
+//! * [`script`] holds the conversations that are held with both servers; [`ask`] the words they are made of.
+//! * [`history`] generates seeded loads with a model of what must be there afterwards.
 //! * [`places`] finds our binary and the reference ones; [`temp`] owns scratch folders.
 //! * [`process`] starts, stops and kills servers and runs command-line tools.
 //! * [`wire`] is a gRPC client that knows no service: path in, bytes out; so every error text, message order
@@ -10,10 +12,12 @@
 //! gone when the test ends, by its own id.
 
 pub mod ask;
+pub mod history;
 pub mod http;
 pub mod places;
 pub mod process;
 pub mod record;
 pub mod rng;
+pub mod script;
 pub mod temp;
 pub mod wire;

@@ -136,6 +136,8 @@ impl Side {
         for (from, to) in &self.names {
             text = text.replace(from, to);
         }
+        // Go's text form of messages puts one or two spaces at random, on purpose.
+        text = text.replace("  alarm:", " alarm:");
         for field in VOLATILE.iter().chain(but) {
             text = without_number(&text, field);
         }

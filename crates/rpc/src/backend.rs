@@ -41,6 +41,8 @@ pub trait Member: Send + Sync + 'static {
     fn leader_known(&self) -> watch::Receiver<bool>;
     /// Health of service "": SERVING or not.
     fn serving(&self) -> watch::Receiver<bool>;
+    /// Cluster version and storage version, as `GET /version` shows them.
+    fn versions(&self) -> (String, String);
     /// Cluster id, member id: for headers that the transport itself has to fill.
     fn identity(&self) -> (u64, u64);
 }

@@ -60,15 +60,58 @@ pub(crate) async fn dispatch<M: Member>(
     request: Request<hyper::body::Incoming>,
 ) -> Response<Body> {
     let content_type = request.headers().get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    if !content_type.starts_with("application/grpc") {
-        return plain(&request);
-    }
+    let Some(content_type) = grpc_content_type(content_type) else {
+        let posted = request.version() == http::Version::HTTP_2 && request.method() == http::Method::POST;
+        return if posted { not_grpc(content_type) } else { plain(&services, &request) };
+    };
     let path = request.uri().path().to_owned();
-    let (service, method) = path.trim_start_matches('/').rsplit_once('/').unwrap_or((path.as_str(), ""));
-    if let Err(refusal) = check(&services, request.headers(), service, method) {
-        return refusal.into_http();
+    let outcome = match path.trim_start_matches('/').rsplit_once('/') {
+        None => Err(Status::unimplemented(format!("malformed method name: {path:?}"))),
+        Some((service, method)) => check(&services, request.headers(), service, method).map(|()| (service, method)),
+    };
+    let mut response = match outcome {
+        Err(refusal) => refusal.into_http(),
+        Ok((service, method)) => answer(services, service, method, max_message, request).await,
+    };
+    if let Ok(value) = HeaderValue::from_str(&content_type) {
+        response.headers_mut().insert(http::header::CONTENT_TYPE, value);
     }
-    let limit = deadline(request.headers()).filter(|_| !STREAMS.contains(&method));
+    response
+}
+
+/// `application/grpc`, with `+` or `;` and anything: what the answer carries too, in grpc-go's spelling.
+fn grpc_content_type(text: &str) -> Option<String> {
+    let text = text.to_ascii_lowercase();
+    match text.strip_prefix("application/grpc")?.split_at_checked(1) {
+        None => Some(text),
+        Some(("+" | ";", subtype)) => Some(format!("application/grpc+{subtype}")),
+        Some(_) => None,
+    }
+}
+
+/// grpc-go's answer to an HTTP/2 request that is none of its.
+fn not_grpc(content_type: &str) -> Response<Body> {
+    let text = format!("invalid gRPC request content-type {content_type:?}");
+    let mut response = Status::invalid_argument(text).into_http::<Body>();
+    *response.status_mut() = http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    response
+}
+
+async fn answer<M: Member>(
+    services: Services<M>,
+    service: &str,
+    method: &str,
+    max_message: usize,
+    request: Request<hyper::body::Incoming>,
+) -> Response<Body> {
+    let limit = match deadline(request.headers()) {
+        Ok(limit) => limit.filter(|_| !STREAMS.contains(&method)),
+        Err(why) => {
+            let mut response = Status::internal(format!("malformed grpc-timeout: {why}")).into_http::<Body>();
+            *response.status_mut() = http::StatusCode::BAD_REQUEST;
+            return response;
+        }
+    };
     let work = call(services, service, max_message, request);
     let response = match limit {
         None => work.await,
@@ -105,30 +148,47 @@ fn check<M: Member>(services: &Services<M>, headers: &HeaderMap, service: &str, 
     Ok(())
 }
 
-/// `grpc-timeout`: at most eight digits and a unit.
-fn deadline(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let n: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
-    Some(match unit {
-        "H" => Duration::from_secs(n * 3600),
-        "M" => Duration::from_secs(n * 60),
-        "S" => Duration::from_secs(n),
-        "m" => Duration::from_millis(n),
-        "u" => Duration::from_micros(n),
-        "n" => Duration::from_nanos(n),
-        _ => return None,
-    })
+/// `grpc-timeout`: at most eight digits and a unit. Errors are grpc-go's.
+fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, String> {
+    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    if text.len() < 2 {
+        return Err(format!("transport: timeout string is too short: {text:?}"));
+    }
+    if text.len() > 9 {
+        return Err(format!("transport: timeout string is too long: {text:?}"));
+    }
+    let unknown = || format!("transport: timeout unit is not recognized: {text:?}");
+    let (digits, unit) = text.split_at_checked(text.len() - 1).ok_or_else(unknown)?;
+    let unit = match unit {
+        "H" => Duration::from_secs(3600),
+        "M" => Duration::from_secs(60),
+        "S" => Duration::from_secs(1),
+        "m" => Duration::from_millis(1),
+        "u" => Duration::from_micros(1),
+        "n" => Duration::from_nanos(1),
+        _ => return Err(unknown()),
+    };
+    let plain = !digits.starts_with('+');
+    let n: u32 = digits
+        .parse()
+        .ok()
+        .filter(|_| plain)
+        .ok_or_else(|| format!("strconv.ParseUint: parsing {digits:?}: invalid syntax"))?;
+    Ok(Some(unit * n))
 }
 
 async fn call<M: Member>(
     services: Services<M>,
     service: &str,
     max_message: usize,
-    request: Request<hyper::body::Incoming>,
+    mut request: Request<hyper::body::Incoming>,
 ) -> Response<Body> {
-    // As grpc-go: a response is compressed exactly when its request was.
+    // As grpc-go: a response is compressed exactly when its request says that it may be, whatever the client accepts.
     let gzip = request.headers().get("grpc-encoding").is_some_and(|v| v.as_bytes() == b"gzip");
+    if gzip {
+        request.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("gzip"));
+    }
     macro_rules! serve {
         ($server:ty) => {{
             let mut server = <$server>::new(services)
@@ -166,6 +226,12 @@ fn translate(mut response: Response<Body>) -> Response<Body> {
     let (Some(text), Some(code)) = (text, code.map(Code::from_i32)) else { return response };
     let replaced = match code {
         Code::OutOfRange => oversize(&text).map(|t| (Code::ResourceExhausted, t)),
+        Code::Internal if text.contains("received message with compressed-flag but no grpc-encoding") => {
+            Some((code, "grpc: compressed flag set with identity or empty encoding".to_owned()))
+        }
+        Code::Internal if text == "Missing request message." || text == "Unexpected EOF decoding stream." => {
+            Some((Code::Unknown, "EOF".to_owned()))
+        }
         Code::Internal if text.contains("failed to decode Protobuf") => {
             Some((Code::Internal, format!("grpc: error unmarshalling request: {text}")))
         }
@@ -211,14 +277,13 @@ fn decode_percent(text: &str) -> String {
 }
 
 /// What is not gRPC.
-fn plain(request: &Request<hyper::body::Incoming>) -> Response<Body> {
+fn plain<M: Member>(services: &Services<M>, request: &Request<hyper::body::Incoming>) -> Response<Body> {
     let mut response = match request.uri().path() {
         "/version" => {
+            let (cluster, storage) = services.0.versions();
             let text = format!(
-                r#"{{"etcdserver":"{}","etcdcluster":"{}","storage":"{}"}}"#,
-                api::version::SERVER,
-                api::version::CLUSTER,
-                api::version::STORAGE
+                r#"{{"etcdserver":"{}","etcdcluster":"{cluster}","storage":"{storage}"}}"#,
+                api::version::SERVER
             );
             let mut response = Response::new(Body::new(http_body_util::Full::from(text)));
             let json = HeaderValue::from_static("application/json");
@@ -245,12 +310,16 @@ mod tests {
     fn timeouts_have_at_most_eight_digits_and_a_unit() {
         let parse = |text: &'static str| {
             let mut headers = HeaderMap::new();
-            headers.insert("grpc-timeout", HeaderValue::from_static(text));
+            headers.insert("grpc-timeout", HeaderValue::from_bytes(text.as_bytes()).unwrap());
             deadline(&headers)
         };
-        assert_eq!(parse("5S"), Some(Duration::from_secs(5)));
-        assert_eq!(parse("1500m"), Some(Duration::from_millis(1500)));
-        assert!(parse("").is_none() && parse("S").is_none() && parse("5x").is_none() && parse("123456789S").is_none());
+        assert_eq!(parse("5S"), Ok(Some(Duration::from_secs(5))));
+        assert_eq!(parse("1500m"), Ok(Some(Duration::from_millis(1500))));
+        assert_eq!(parse("99999999H"), Ok(Some(Duration::from_secs(99_999_999 * 3600))));
+        assert_eq!(deadline(&HeaderMap::new()), Ok(None));
+        for bad in ["", "S", "5x", "123456789S", "+5S", "-5S", "1 S", "\u{e9}"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -186,17 +186,16 @@ impl Applied {
 
     /// HashKV, equal to Go's (semantics 10.4).
     pub fn hash_kv(&self, revision: i64) -> Result<KvHash, Error> {
+        // As Go: a stored hash first, also that of a compaction at 0; negative revisions hash nothing.
+        if let Some(stored) = self.hashes.iter().find(|h| h.revision == revision) {
+            return Ok(*stored);
+        }
         let at = if revision == 0 { self.revision } else { revision };
-        if at < self.compact_revision {
+        if revision > 0 && at < self.compact_revision {
             return Err(api::Error::Compacted.into());
         }
         if at > self.revision {
             return Err(api::Error::FutureRev.into());
-        }
-        if revision != 0
-            && let Some(stored) = self.hashes.iter().find(|h| h.revision == at)
-        {
-            return Ok(*stored);
         }
         let everything = Bytes::from_static(&[0]);
         let any_live = self.keys.live(Span { key: &everything, end: &everything }, at).next().is_some();

@@ -70,6 +70,12 @@ impl rpc::Member for Door {
         self.shared.healthy.subscribe()
     }
 
+    fn versions(&self) -> (String, String) {
+        let applied = self.shared.applied.load();
+        let shown = |version: Option<&str>, unknown: &str| version.unwrap_or(unknown).to_owned();
+        (shown(applied.cluster_version(), "not_decided"), shown(applied.storage_version(), "unknown"))
+    }
+
     fn identity(&self) -> (u64, u64) {
         self.identity
     }

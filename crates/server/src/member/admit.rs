@@ -46,7 +46,10 @@ impl<T> Member<T> {
                 Ok(()) => self.propose(ticket, |q| q.delete_range = Some(r)),
             },
             Request::Txn(r) => self.admit_txn(ticket, r),
-            Request::Compact(r) => self.propose(ticket, |q| q.compaction = Some(r)),
+            Request::Compact(r) => {
+                let wrap = if r.physical { Waiter::Physical } else { Waiter::Client };
+                self.propose_with(ticket, wrap, |q| q.compaction = Some(r))
+            }
             Request::LeaseGrant(r) => self.admit_grant(ticket, r),
             Request::LeaseRevoke(r) => self.propose(ticket, |q| q.lease_revoke = Some(r)),
             Request::LeaseKeepAlive(r) => self.keep_alive(ticket, r.id),
@@ -120,6 +123,15 @@ impl<T> Member<T> {
         ticket: T,
         fill: impl FnOnce(&mut pb::InternalRaftRequest),
     ) -> Result<(), (T, api::Error)> {
+        self.propose_with(ticket, Waiter::Client, fill)
+    }
+
+    fn propose_with(
+        &mut self,
+        ticket: T,
+        wrap: fn(T) -> Waiter<T>,
+        fill: impl FnOnce(&mut pb::InternalRaftRequest),
+    ) -> Result<(), (T, api::Error)> {
         let status = self.raft.basic_status();
         if status.hard_state.commit.saturating_sub(status.applied) > APPLY_GAP_MAX {
             return Err((ticket, api::Error::RequestTooManyRequests));
@@ -128,7 +140,7 @@ impl<T> Member<T> {
         if data.len() > self.config.max_request_bytes {
             return Err((ticket, api::Error::RequestTooLarge));
         }
-        self.submit(id, data, Waiter::Client(ticket));
+        self.submit(id, data, wrap(ticket));
         Ok(())
     }
 
@@ -199,7 +211,7 @@ impl<T> Member<T> {
             errors.push(api::Error::NoLeader.to_string());
         }
         for alarm in applied.alarms() {
-            errors.push(format!("memberID:{} alarm:{} ", alarm.member_id, alarm.alarm().as_str_name()));
+            errors.push(format!("memberID:{} alarm:{}", alarm.member_id, alarm.alarm().as_str_name()));
         }
         let downgrade = applied.downgrade();
         let response = pb::StatusResponse {

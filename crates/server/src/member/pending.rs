@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 pub enum Waiter<T> {
     /// A client waits for the entry's own reply.
     Client(T),
+    /// A client waits for a compaction's deletions, too: also when the revision is compacted already.
+    Physical(T),
     /// A client's write was refused by the quota; it is told so once the alarm stands.
     NoSpace(T),
     /// A keepalive waits for its lease's checkpoint to be cleared, then renews.
@@ -84,7 +86,9 @@ impl<T> Waiter<T> {
     /// The client's ticket, if a client waits.
     pub fn ticket(self) -> Option<T> {
         match self {
-            Waiter::Client(ticket) | Waiter::NoSpace(ticket) | Waiter::Renew(ticket, _) => Some(ticket),
+            Waiter::Client(ticket) | Waiter::Physical(ticket) | Waiter::NoSpace(ticket) | Waiter::Renew(ticket, _) => {
+                Some(ticket)
+            }
             Waiter::Internal(_) => None,
         }
     }

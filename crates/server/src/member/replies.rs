@@ -11,7 +11,7 @@ pub struct Compacting<T> {
     running: bool,
     next_ms: u64,
     /// Clients that wait until the deletion up to their revision is done and durable.
-    waiting: Vec<(T, i64, Result<pb::CompactionResponse, api::Error>)>,
+    waiting: Vec<(T, Result<pb::CompactionResponse, api::Error>)>,
 }
 
 impl<T> Default for Compacting<T> {
@@ -42,18 +42,26 @@ impl<T> Member<T> {
         match self.pending.take(id) {
             None => {}
             Some(Waiter::Client(ticket)) => self.answer(ticket, reply),
+            Some(Waiter::Physical(ticket)) => self.answer_physical(ticket, reply),
             Some(Waiter::NoSpace(ticket)) => self.reply(ticket, Err(api::Error::NoSpace)),
             Some(Waiter::Renew(ticket, lease)) => self.renew_after_checkpoint(ticket, lease),
             Some(Waiter::Internal(what)) => self.settle_internal(what, &reply),
         }
     }
 
+    /// Deletions go on: the answer, be it an error, comes when the last is on disk.
+    fn answer_physical(&mut self, ticket: T, reply: Result<Reply, api::Error>) {
+        match reply {
+            Ok(Reply::Compact { response, .. }) => self.compaction.waiting.push((ticket, Ok(response))),
+            Err(api::Error::Compacted) if self.compaction.running => {
+                self.compaction.waiting.push((ticket, Err(api::Error::Compacted)));
+            }
+            other => self.answer(ticket, other),
+        }
+    }
+
     fn answer(&mut self, ticket: T, reply: Result<Reply, api::Error>) {
         let result = match reply {
-            Ok(Reply::Compact { response, physical: true }) => {
-                let revision = self.store.compact_revision();
-                return self.compaction.waiting.push((ticket, revision, Ok(response)));
-            }
             Ok(Reply::Compact { response, .. }) => Ok(Response::Compact(response)),
             Ok(Reply::Put(r)) => Ok(Response::Put(r)),
             Ok(Reply::Range(r)) => Ok(Response::Range(r)),
@@ -93,7 +101,7 @@ impl<T> Member<T> {
                 Effect::LeaseCheckpointed { id, remaining } => self.lessor.checkpointed(id, remaining),
                 Effect::CompactionScheduled { .. } => self.compaction.start(self.now_ms),
                 Effect::AlarmsChanged => {}
-                Effect::ClusterVersionChanged { from, to } => self.cluster_version_changed(from.as_deref(), &to),
+                Effect::ClusterVersionChanged { from, to } => self.cluster_version_changed(from.as_deref(), &to)?,
                 Effect::EmptyEntry => self.first_entry_of_term(),
             }
         }
@@ -139,7 +147,7 @@ impl<T> Member<T> {
         if self.compaction.running {
             return;
         }
-        for (ticket, _, result) in std::mem::take(&mut self.compaction.waiting) {
+        for (ticket, result) in std::mem::take(&mut self.compaction.waiting) {
             self.reply(ticket, result.map(Response::Compact));
         }
     }

@@ -18,6 +18,8 @@ impl<T> Member<T> {
     /// # Errors
     /// The disk failed or state is corrupt: drop the member, answer nobody.
     pub fn turn(&mut self) -> Result<(), Fatal> {
+        // State and events of what this turn applies go out before its replies, and after what is queued already.
+        let mark = self.out.len();
         self.submit_held();
         self.ask_read_index();
         let mut applied_something = false;
@@ -48,10 +50,10 @@ impl<T> Member<T> {
                 self.apply(apply)?;
             }
         }
-        self.note_leadership();
+        self.note_leadership()?;
         if applied_something {
             failpoint::point!("beforeWritebackBuf");
-            self.publish();
+            self.publish_at(mark);
             failpoint::point!("afterWritebackBuf");
         }
         self.release_reads();
@@ -158,19 +160,24 @@ impl<T> Member<T> {
     }
 
     pub(super) fn publish(&mut self) {
-        let (applied, changes) = self.store.publish();
-        self.applied = applied.clone();
-        // Replies of this batch were queued while it was applied; events and state go out before them.
-        self.out.insert(0, Output::Published { applied, changes });
+        self.publish_at(self.out.len());
     }
 
-    fn note_leadership(&mut self) {
+    fn publish_at(&mut self, at: usize) {
+        let (applied, changes) = self.store.publish();
+        self.applied = applied.clone();
+        self.out.insert(at, Output::Published { applied, changes });
+    }
+
+    fn note_leadership(&mut self) -> Result<(), Fatal> {
         let leading = self.raft.leader() == self.member_id;
         if leading != self.leading {
             self.leading = leading;
-            if !leading {
-                self.lessor.demote();
+            match leading {
+                true => self.tick_versions()?,
+                false => self.lessor.demote(),
             }
         }
+        Ok(())
     }
 }

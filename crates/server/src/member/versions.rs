@@ -69,24 +69,26 @@ impl<T> Member<T> {
 
     /// The schema follows the cluster version; no entry that this build proposes is unknown to 3.6.
     fn follow_cluster_version(&mut self) -> Result<(), Fatal> {
-        let Some(cluster) = self.applied.cluster_version().and_then(Version::parse) else { return Ok(()) };
-        let own = Version::parse(version::STORAGE).expect("a constant");
-        let target = cluster.min(own).to_string();
-        let minimum = Version { major: 3, minor: 6, patch: 0 };
-        if cluster >= minimum && self.applied.storage_version() != Some(target.as_str()) {
+        let cluster = self.applied.cluster_version().and_then(Version::parse);
+        let target = cluster.and_then(storage_version);
+        if let Some(target) = target.filter(|t| self.applied.storage_version() != Some(t.as_str())) {
             self.store.set_storage_version(&target)?;
             self.publish();
         }
         Ok(())
     }
 
-    pub(super) fn cluster_version_changed(&mut self, from: Option<&str>, to: &str) {
+    pub(super) fn cluster_version_changed(&mut self, from: Option<&str>, to: &str) -> Result<(), Fatal> {
+        if let Some(target) = Version::parse(to).and_then(storage_version) {
+            self.store.set_storage_version(&target)?;
+        }
         let lowered = from.and_then(Version::parse).zip(Version::parse(to)).is_some_and(|(from, to)| to < from);
         if lowered {
             // An older binary starts from the newest `.snap`: it must hold the lowered version.
             self.checkpointing.force_snapshot = true;
             self.out.push(Output::Note(format!("cluster version lowered to {to}; forcing a snapshot")));
         }
+        Ok(())
     }
 
     pub(super) fn downgrade(&mut self, ticket: T, request: pb::DowngradeRequest) -> Result<(), (T, api::Error)> {
@@ -133,4 +135,11 @@ impl<T> Member<T> {
         }
         Ok(target)
     }
+}
+
+/// The schema of a cluster version; 3.5 and older have no field for it.
+fn storage_version(cluster: Version) -> Option<String> {
+    let own = Version::parse(version::STORAGE).expect("a constant");
+    let minimum = Version { major: 3, minor: 6, patch: 0 };
+    (cluster >= minimum).then(|| cluster.min(own).to_string())
 }
