@@ -16,7 +16,9 @@ pub enum Kind {
 pub struct Point {
     /// Path of the Go package, which was part of the name before gofail 0.1.0.
     pub package: &'static str,
+    /// As gofail lists it.
     pub name: &'static str,
+    /// What its place can take.
     pub kind: Kind,
 }
 

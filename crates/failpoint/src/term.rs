@@ -17,9 +17,13 @@
 /// What a `return` term carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
+    /// `return` and `return()`.
     Unit,
+    /// `return("text")`.
     Text(String),
+    /// `return(7)`.
     Int(i64),
+    /// `return(true)`.
     Bool(bool),
 }
 
