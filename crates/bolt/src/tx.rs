@@ -182,6 +182,7 @@ impl WriteTx {
             return Err(Error::Misuse("a value is too large"));
         }
         self.bucket(bucket)?;
+        failpoint::point!("beforeBucketPut");
         let bucket = self.buckets.get_mut(bucket).ok_or(Error::Misuse("no such bucket"))?;
         bucket.fill = fill;
         bucket.changed = true;
@@ -297,9 +298,12 @@ impl WriteTx {
         if !run.is_empty() {
             self.db.file.write_at(&run, at).map_err(Error::io("write pages"))?;
         }
+        failpoint::point!("beforeSyncDataPages");
         self.sync()?;
+        failpoint::point!("beforeWriteMetaError", |v| return Err(Error::io("write a meta page")(injected(&v))));
         let slot = meta.txid % 2;
         self.db.file.write_at(&meta.encode(slot), slot * size).map_err(Error::io("write a meta page"))?;
+        failpoint::point!("beforeSyncMetaPage");
         self.sync()
     }
 
@@ -315,6 +319,8 @@ impl WriteTx {
         if needed <= len {
             return Ok(());
         }
+        failpoint::point!("lackOfDiskSpace", |v| return Err(Error::io("grow the database file")(injected(&v))));
+        failpoint::point!("resizeFileError", |v| return Err(Error::io("grow the database file")(injected(&v))));
         let mut target = needed.next_power_of_two();
         if needed > GROWTH_MAX {
             target = needed.div_ceil(GROWTH_MAX) * GROWTH_MAX;
@@ -333,6 +339,12 @@ impl Drop for WriteTx {
             state.writing = false;
         }
     }
+}
+
+/// The disk's error that a failpoint stands for.
+#[cfg(feature = "failpoints")]
+fn injected(value: &failpoint::Value) -> std::io::Error {
+    std::io::Error::other(value.to_string())
 }
 
 fn check_key(key: &[u8]) -> Result<(), Error> {

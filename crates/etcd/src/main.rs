@@ -22,6 +22,11 @@ fn main() -> ExitCode {
         eprintln!("etcd {command}: this release of oxetcd does not have that command yet; run Go etcd's");
         return ExitCode::FAILURE;
     }
+    #[cfg(feature = "failpoints")]
+    if let Err(e) = failpoint::start() {
+        println!("{e}");
+        return ExitCode::FAILURE;
+    }
     match config::load(args, &env) {
         Asked::Version => {
             print!("{}", version());

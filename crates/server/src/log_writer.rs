@@ -23,6 +23,7 @@ impl LogWriter {
 
     /// Buffers a `MsgStorageAppend`: entries, hard state (term ≠ 0) and the responses that wait for them.
     pub fn append(&mut self, message: Message) -> Result<(), Fatal> {
+        failpoint::point!("raftBeforeSave");
         let state = match message.term {
             0 => HardState::default(),
             term => HardState { term, vote: message.vote, commit: message.commit },
@@ -53,6 +54,7 @@ impl LogWriter {
         if self.unsynced {
             self.wal.sync()?;
             self.unsynced = false;
+            failpoint::point!("raftAfterSave");
         }
         Ok(std::mem::take(&mut self.promised))
     }
@@ -70,8 +72,11 @@ impl LogWriter {
     /// If the durable commit index is behind the snapshot: readers would ignore the record.
     pub fn snapshot(&mut self, snapshot: &WalSnapshot) -> Result<(), Fatal> {
         assert!(self.hard_state.commit >= snapshot.index, "snapshot {} is past commit", snapshot.index);
+        failpoint::point!("raftBeforeWALSaveSnaphot");
         self.wal.save_snapshot(snapshot)?;
+        failpoint::point!("raftAfterSaveSnap");
         self.wal.release_to(snapshot.index)?;
+        failpoint::point!("raftAfterWALRelease");
         Ok(())
     }
 

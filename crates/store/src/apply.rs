@@ -301,7 +301,9 @@ impl Store {
         }
         let previous = self.s.compact_revision;
         let bytes = schema::revision_key(Rev { main: r.revision, sub: 0 }, false);
+        failpoint::point!("compactBeforeCommitScheduledCompact");
         self.set(schema::META, schema::SCHEDULED_COMPACTION, Some(bytes.into()));
+        failpoint::point!("compactAfterCommitScheduledCompact");
         self.s.compact_revision = r.revision;
         self.begin_compaction(r.revision, Some(previous));
         effects.push(Effect::CompactionScheduled { revision: r.revision });

@@ -340,7 +340,11 @@ impl Store {
                 };
             }
             Phase::Records(from) => match self.compact_records(&mut c, from, max)? {
-                Some(next) => c.phase = Phase::Records(next),
+                Some(next) => {
+                    failpoint::point!("compactBeforeCommitBatch");
+                    c.phase = Phase::Records(next);
+                    failpoint::point!("compactAfterCommitBatch");
+                }
                 None => {
                     self.finish_compaction(&c);
                     return Ok(Progress { done: true });
@@ -352,6 +356,7 @@ impl Store {
     }
 
     fn compact_records(&mut self, c: &mut Compaction, from: Rev, max: usize) -> Result<Option<Rev>, Error> {
+        failpoint::point!("compactAfterAcquiredBatchTxLock");
         let backend = self.s.backend.clone();
         let mut revisions = backend.revisions(from)?;
         let mut seen = 0;
@@ -376,7 +381,9 @@ impl Store {
 
     fn finish_compaction(&mut self, c: &Compaction) {
         let bytes = schema::revision_key(Rev { main: c.revision, sub: 0 }, false);
+        failpoint::point!("compactBeforeSetFinishedCompact");
         self.set(schema::META, schema::FINISHED_COMPACTION, Some(bytes.into()));
+        failpoint::point!("compactAfterSetFinishedCompact");
         if let Some(hasher) = &c.hasher {
             const KEPT: usize = 10;
             let hashes: &mut Vec<KvHash> = Arc::make_mut(&mut self.s.hashes);
@@ -394,10 +401,12 @@ impl Store {
             return None;
         }
         assert!(self.s.backend.frozen.is_empty(), "one checkpoint at a time");
+        failpoint::point!("commitBeforePreCommitHook");
         self.set(schema::META, schema::CONSISTENT_INDEX, Some(self.s.index.to_be_bytes().to_vec().into()));
         if self.s.term > 0 {
             self.set(schema::META, schema::TERM, Some(self.s.term.to_be_bytes().to_vec().into()));
         }
+        failpoint::point!("commitAfterPreCommitHook");
         let layer = std::mem::take(&mut self.s.backend.active);
         self.s.backend.frozen = layer.clone();
         self.dirty_bytes = 0;
@@ -459,7 +468,9 @@ impl Checkpoint {
     /// Writes everything in one transaction. `pace` is told the bytes put and may wait.
     pub fn run(&mut self, pace: &mut dyn FnMut(usize)) -> Result<(), Error> {
         const SLICE: usize = 64 << 10;
+        failpoint::point!("beforeStartDBTxn");
         let mut tx = self.db.begin()?;
+        failpoint::point!("afterStartDBTxn");
         let mut bytes = 0;
         for (rev, record) in self.layer.revs.iter() {
             let key = Bytes::from(schema::revision_key(*rev, record.tombstone));
@@ -481,7 +492,9 @@ impl Checkpoint {
                 None => drop(tx.delete(bucket.as_bytes(), key)?),
             }
         }
+        failpoint::point!("beforeCommit");
         tx.commit()?;
+        failpoint::point!("afterCommit");
         Ok(())
     }
 }
@@ -508,17 +521,39 @@ impl std::fmt::Debug for Store {
 
 impl Defragment {
     /// Copies, syncs and renames. Readers and writers go on meanwhile.
+    ///
+    /// # Errors
+    /// Refused, as in Go etcd: the copy could not be made (no space, say); the old file stays. Fatal: the rename failed.
     pub fn run(&mut self, pace: &mut dyn FnMut(usize)) -> Result<(), Error> {
-        let io = |e: std::io::Error| Error::Fatal(format!("defragment: {e}"));
-        if self.disk.exists(&self.tmp).map_err(io)? {
-            self.disk.remove_file(&self.tmp).map_err(io)?;
-        }
-        let options = bolt::Options { page_size: Some(self.from.page_size()), ..self.options.clone() };
-        let db = Db::open(self.disk.clone(), &self.tmp, options)?;
-        self.from.copy_to(&db, pace)?;
+        let db = match self.copy(pace) {
+            Ok(db) => db,
+            Err(e) => {
+                // What can't be removed now is removed by the next defragmentation or start.
+                let _left = self.disk.remove_file(&self.tmp);
+                return Err(Error::Refused(api::Error::Other(e.to_string().into())));
+            }
+        };
+        failpoint::point!("defragBeforeRename");
         self.disk.rename(&self.tmp, &self.path).map_err(io)?;
         self.disk.sync_dir(self.path.parent().unwrap_or(Path::new("/"))).map_err(io)?;
         self.made = Some(db);
         Ok(())
     }
+
+    fn copy(&self, pace: &mut dyn FnMut(usize)) -> Result<Db, Error> {
+        if self.disk.exists(&self.tmp).map_err(io)? {
+            self.disk.remove_file(&self.tmp).map_err(io)?;
+        }
+        let options = bolt::Options { page_size: Some(self.from.page_size()), ..self.options.clone() };
+        failpoint::point!("defragOpenFileError", |v| return Err(Error::Fatal(v.to_string())));
+        let db = Db::open(self.disk.clone(), &self.tmp, options)?;
+        failpoint::point!("defragBeforeCopy");
+        failpoint::point!("defragdbFail", |v| return Err(Error::Fatal(v.to_string())));
+        self.from.copy_to(&db, pace)?;
+        Ok(db)
+    }
+}
+
+fn io(e: std::io::Error) -> Error {
+    Error::Fatal(format!("defragment: {e}"))
 }

@@ -152,7 +152,9 @@ impl Wal {
         self.flush()?;
         if self.unsynced {
             let tail = self.tail();
+            failpoint::point!("walBeforeSync");
             let outcome = tail.file.sync_data().map_err(io_at(&tail.path, "sync"));
+            failpoint::point!("walAfterSync");
             self.poison_on_error(outcome)?;
             self.unsynced = false;
         }

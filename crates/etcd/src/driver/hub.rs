@@ -253,6 +253,10 @@ impl Runner {
 
     fn send(&mut self, stream: StreamId, response: pb::WatchResponse) {
         let Some(outlet) = self.outlets.get_mut(&stream.0) else { return };
+        // Answers to requests take another way in Go etcd.
+        if !response.created && !response.canceled {
+            failpoint::point!("beforeSendWatchResponse");
+        }
         match outlet.responses.try_send(response) {
             Ok(()) => outlet.outstanding += 1,
             Err(mpsc::error::TrySendError::Closed(_)) => {}

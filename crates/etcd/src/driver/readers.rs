@@ -95,6 +95,7 @@ fn range_stream(applied: &Arc<Applied>, max_request_bytes: usize, request: &pb::
         Err(Error::Fatal(text)) => die(&server::Fatal::new(text)),
     };
     loop {
+        failpoint::point!("beforeRangeStreamChunk");
         match stream.next_chunk() {
             Ok(None) => return,
             Ok(Some(chunk)) => {

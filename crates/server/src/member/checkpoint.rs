@@ -73,6 +73,8 @@ pub struct CheckpointDone {
     snapshot: Option<SnapshotMetadata>,
     snapshotter: Snapshotter,
     defragment: Option<store::Defragment>,
+    /// What those who asked for a defragmentation are told.
+    defragmented: Result<(), api::Error>,
 }
 
 impl CheckpointJob {
@@ -84,12 +86,15 @@ impl CheckpointJob {
             checkpoint.run(pace)?;
         }
         if let Some(snapshot) = &snapshot {
+            failpoint::point!("raftBeforeSaveSnap");
             snapshotter.save(snapshot)?;
         }
-        if let Some(defragment) = &mut defragment {
-            defragment.run(pace)?;
-        }
-        Ok(CheckpointDone { checkpoint, snapshot: snapshot.map(|s| s.metadata), snapshotter, defragment })
+        let defragmented = match defragment.as_mut().map_or(Ok(()), |d| d.run(pace)) {
+            Err(store::Error::Refused(e)) => Err(e),
+            outcome => Ok(outcome?),
+        };
+        let snapshot = snapshot.map(|s| s.metadata);
+        Ok(CheckpointDone { checkpoint, snapshot, snapshotter, defragment, defragmented })
     }
 }
 
@@ -167,7 +172,8 @@ impl<T> Member<T> {
         self.settle_physical_compactions();
         self.out.extend(snapshots.into_iter().map(|ticket| Output::Snapshot { ticket }));
         for ticket in defragments {
-            self.reply(ticket, Ok(Response::Defragment(pb::DefragmentResponse::default())));
+            let outcome = done.defragmented.clone();
+            self.reply(ticket, outcome.map(|()| Response::Defragment(pb::DefragmentResponse::default())));
         }
         Ok(())
     }

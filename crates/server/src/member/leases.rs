@@ -46,7 +46,11 @@ impl<T> Member<T> {
         if !self.leading {
             return Err((ticket, api::Error::NoLeader));
         }
-        match self.lessor.renew(lease, self.now_ms) {
+        let renewal = self.lessor.renew(lease, self.now_ms);
+        if matches!(renewal, Renewal::Renewed { .. }) {
+            failpoint::point!("beforeCheckpointInLeaseRenew");
+        }
+        match renewal {
             Renewal::Renewed { clear_checkpoint: true, .. } if self.config.lease_checkpoint => {
                 let checkpoints = vec![pb::LeaseCheckpoint { id: lease, remaining_ttl: 0 }];
                 let request = pb::LeaseCheckpointRequest { checkpoints };
@@ -78,6 +82,7 @@ impl<T> Member<T> {
         ticket: T,
         request: &pb::LeaseTimeToLiveRequest,
     ) -> Result<(), (T, api::Error)> {
+        failpoint::point!("beforeLookupWhenLeaseTimeToLive");
         let id = request.id;
         let header = Some(self.applied.header());
         let response = match (self.applied.lease(id), self.lessor.time_to_live(id, self.now_ms)) {

@@ -30,6 +30,9 @@ impl<T> Member<T> {
                 for state in ready.read_states {
                     self.confirm_reads(state.index, &state.request_ctx);
                 }
+                if self.raft.leader() == self.member_id {
+                    failpoint::point!("raftBeforeLeaderSend");
+                }
                 for message in ready.messages {
                     self.route(message, &mut applies)?;
                 }
@@ -38,6 +41,7 @@ impl<T> Member<T> {
             if promises.is_empty() && applies.is_empty() {
                 break;
             }
+            failpoint::point!("raftBeforeAdvance");
             for promise in promises {
                 self.step(promise);
             }
@@ -48,7 +52,9 @@ impl<T> Member<T> {
         }
         self.note_leadership()?;
         if applied_something {
+            failpoint::point!("beforeWritebackBuf");
             self.publish_at(mark);
+            failpoint::point!("afterWritebackBuf");
         }
         self.release_reads();
         self.start_checkpoint()
@@ -134,6 +140,7 @@ impl<T> Member<T> {
     }
 
     fn apply_normal(&mut self, entry: &Entry) -> Result<(), Fatal> {
+        failpoint::point!("beforeApplyOneEntryNormal");
         let done = self.store.apply(entry)?;
         self.follow(done.effects)?;
         if let Some(id) = done.request_id {
@@ -143,6 +150,7 @@ impl<T> Member<T> {
     }
 
     fn apply_conf_change(&mut self, entry: &Entry) -> Result<(), Fatal> {
+        failpoint::point!("beforeApplyOneConfChange");
         let done = self.store.apply_conf_change(entry)?;
         if let Some(change) = done.change {
             let state = self.raft.apply_conf_change(&change).map_err(Fatal::new)?;

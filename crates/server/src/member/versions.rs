@@ -34,6 +34,7 @@ impl<T> Member<T> {
     }
 
     fn publish_attributes(&mut self) {
+        failpoint::point!("beforePublishing");
         let attributes =
             membershippb::Attributes { name: self.config.name.clone(), client_urls: self.config.client_urls.clone() };
         let request = membershippb::ClusterMemberAttrSetRequest {

@@ -1,0 +1,299 @@
+//! The built binary, driven through its failpoints as etcd's robustness tests drive Go etcd's: over gofail's HTTP, or by
+//! environment. What was acknowledged before the process ended must be there when it comes back.
+
+use api::pb::etcdserverpb as pb;
+use failpoint::{Kind, POINTS};
+use rpc::pb::etcdserverpb as stubs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+use stubs::kv_client::KvClient;
+use stubs::lease_client::LeaseClient;
+use stubs::maintenance_client::MaintenanceClient;
+use stubs::watch_client::WatchClient;
+use tokio::runtime::Runtime;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+/// How long a start, an answer or an end may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A Go program that panicked ends with it.
+const PANIC_CODE: i32 = 2;
+
+/// A folder that goes when the test ends.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("oxetcd-fail-{name}-{}", std::process::id()));
+        drop(std::fs::remove_dir_all(&path));
+        std::fs::create_dir_all(&path).expect("the temporary folder is writable");
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// A member as a process; killed when dropped.
+struct Member {
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+    socket: PathBuf,
+}
+
+impl Member {
+    fn spawn(folder: &Path, settings: &str) -> Member {
+        let socket = folder.join("client.sock");
+        let listen = format!("unix://{}", socket.display());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_etcd"));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ETCD")) {
+            command.env_remove(name);
+        }
+        let mut child = command
+            .arg(format!("--data-dir={}", folder.join("data").display()))
+            .arg(format!("--listen-client-urls={listen}"))
+            .args(["--advertise-client-urls=http://127.0.0.1:1", "--listen-peer-urls=http://127.0.0.1:0"])
+            .args(["--snapshot-count=3", "--compaction-batch-limit=2"])
+            .env("GOFAIL_HTTP", "127.0.0.1:0")
+            .env("GOFAIL_FAILPOINTS", settings)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let stderr = BufReader::new(child.stderr.take().expect("the pipe was asked for"));
+        let (out, lines) = channel();
+        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| out.send(line)));
+        Member { child, lines, seen: Vec::new(), socket }
+    }
+
+    /// A member that serves.
+    fn start(folder: &Path) -> Member {
+        let mut member = Member::spawn(folder, "");
+        member.line_with("ready to serve client requests");
+        member
+    }
+
+    /// Waits for a line of its log.
+    fn line_with(&mut self, text: &str) -> String {
+        if let Some(line) = self.seen.iter().find(|line| line.contains(text)) {
+            return line.clone();
+        }
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.seen.push(line),
+                Err(e @ (RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected)) => {
+                    panic!("no line with {text:?} ({e}):\n{}", self.seen.join("\n"))
+                }
+            }
+            if let Some(line) = self.seen.last().filter(|line| line.contains(text)) {
+                return line.clone();
+            }
+        }
+    }
+
+    /// One request to the control server: code and body.
+    fn control(&mut self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let line = self.line_with("failpoint: listening on ");
+        let address = line.rsplit(' ').next().expect("a line has a last word");
+        let mut stream = TcpStream::connect(address).expect("the control server listens");
+        let length = body.len();
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n{body}")
+            .expect("the control server reads");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("the control server answers");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head ends with an empty line");
+        let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status line");
+        (code, body.to_owned())
+    }
+
+    fn arm(&mut self, name: &str, term: &str) {
+        assert_eq!(self.control("PUT", &format!("/{name}"), term), (204, String::new()), "{name}={term}");
+    }
+
+    /// Waits for its end; answers how it ended and what it said last.
+    fn end(&mut self, of: &str) -> (ExitStatus, String) {
+        let until = Instant::now() + PATIENCE;
+        while let Ok(line) = self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            self.seen.push(line);
+        }
+        assert!(Instant::now() < until, "{of}: the member goes on:\n{}", self.seen.join("\n"));
+        let status = self.child.wait().expect("a child can be waited for");
+        (status, self.seen.last().cloned().unwrap_or_default())
+    }
+
+    fn assert_panicked(&mut self, name: &str, package: &str) {
+        let (status, last) = self.end(name);
+        assert_eq!((status.code(), last), (Some(PANIC_CODE), format!("panic: failpoint panic: {package}/{name}")));
+    }
+
+    async fn channel(&self) -> Channel {
+        let endpoint =
+            Endpoint::from_shared(format!("unix://{}", self.socket.display())).expect("a path is an address");
+        endpoint.connect().await.expect("the member listens")
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // Gone already, in most tests.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Carries the channels of all tests.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("threads can be had"));
+
+fn wait<T>(work: impl Future<Output = T>) -> T {
+    RUNTIME.block_on(async { tokio::time::timeout(PATIENCE, work).await.expect("an answer in time") })
+}
+
+async fn put(channel: &Channel, key: &str) -> Result<i64, Status> {
+    let request = pb::PutRequest { key: key.to_owned().into(), value: "v".into(), ..Default::default() };
+    let response = KvClient::new(channel.clone()).put(request).await?.into_inner();
+    Ok(response.header.expect("a header").revision)
+}
+
+async fn keys(channel: &Channel) -> Vec<String> {
+    let all = pb::RangeRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() };
+    let response = KvClient::new(channel.clone()).range(all).await.expect("reads work").into_inner();
+    response.kvs.into_iter().map(|kv| String::from_utf8(kv.key.to_vec()).expect("our keys are text")).collect()
+}
+
+/// Reaches every place that has a failpoint, unless the member ends before.
+async fn everything(channel: &Channel) -> Result<(), Status> {
+    let mut watch = WatchClient::new(channel.clone());
+    let create = pb::WatchCreateRequest { key: "work".into(), ..Default::default() };
+    let create = pb::watch_request::RequestUnion::CreateRequest(create);
+    let requests = tokio_stream::iter([pb::WatchRequest { request_union: Some(create) }]);
+    let mut events = watch.watch(requests).await?.into_inner();
+    events.message().await?;
+    let mut revision = 0;
+    for _ in 0..8 {
+        revision = put(channel, "work").await?;
+    }
+    events.message().await?;
+
+    let mut leases = LeaseClient::new(channel.clone());
+    let lease = leases.lease_grant(pb::LeaseGrantRequest { ttl: 100, id: 0 }).await?.into_inner().id;
+    let keep_alive = tokio_stream::iter([pb::LeaseKeepAliveRequest { id: lease }]);
+    leases.lease_keep_alive(keep_alive).await?.into_inner().message().await?;
+    leases.lease_time_to_live(pb::LeaseTimeToLiveRequest { id: lease, keys: false }).await?;
+    leases.lease_revoke(pb::LeaseRevokeRequest { id: lease }).await?;
+
+    let mut kv = KvClient::new(channel.clone());
+    kv.compact(pb::CompactionRequest { revision, physical: true }).await?;
+    let all = pb::RangeRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() };
+    let mut chunks = kv.range_stream(all).await?.into_inner();
+    while chunks.message().await?.is_some() {}
+    MaintenanceClient::new(channel.clone()).defragment(pb::DefragmentRequest {}).await?;
+    Ok(())
+}
+
+#[test]
+fn a_panic_before_the_log_is_written_loses_that_put_and_nothing_else() {
+    let folder = Folder::new("save");
+    let mut member = Member::start(&folder.0);
+    let channel = wait(member.channel());
+    wait(put(&channel, "before")).expect("a put is served");
+    member.arm("raftBeforeSave", "panic");
+    wait(put(&channel, "lost")).expect_err("the member ended before it could answer");
+    member.assert_panicked("raftBeforeSave", "go.etcd.io/etcd/server/v3/etcdserver");
+
+    let member = Member::start(&folder.0);
+    let channel = wait(member.channel());
+    assert_eq!(wait(keys(&channel)), ["before"]);
+    wait(put(&channel, "after")).expect("a put is served");
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_panic_at_every_place() {
+    let folder = Folder::new("all");
+    let mut acknowledged = vec!["work".to_owned()];
+    let at_start = ["beforePublishing", "beforeApplyOneConfChange"];
+    for point in POINTS.iter().filter(|p| p.kind == Kind::Unit && !at_start.contains(&p.name)) {
+        let mut member = Member::start(&folder.0);
+        wait(async {
+            let channel = member.channel().await;
+            put(&channel, "work").await.expect("a put is served");
+            put(&channel, point.name).await.expect("a put is served");
+            acknowledged.push(point.name.to_owned());
+            acknowledged.sort_unstable();
+            assert_eq!(keys(&channel).await, acknowledged);
+            member.arm(point.name, "panic");
+            // How far it comes depends on the place.
+            drop(everything(&channel).await);
+        });
+        member.assert_panicked(point.name, point.package);
+    }
+    let member = Member::start(&folder.0);
+    assert_eq!(wait(async { keys(&member.channel().await).await }), acknowledged);
+}
+
+#[test]
+fn a_setting_of_the_environment_holds_from_the_start() {
+    for name in ["beforeApplyOneConfChange", "beforePublishing"] {
+        let folder = Folder::new(name);
+        let settings = format!("raftBeforeSave=off;{name}=panic;nobodysName=panic");
+        Member::spawn(&folder.0, &settings).assert_panicked(name, "go.etcd.io/etcd/server/v3/etcdserver");
+        let member = Member::start(&folder.0);
+        assert!(wait(async { keys(&member.channel().await).await }).is_empty());
+    }
+}
+
+#[test]
+fn a_setting_that_cannot_be_read_ends_the_start() {
+    let folder = Folder::new("bad");
+    let (status, _) = Member::spawn(&folder.0, "beforeCommit").end("a setting without a term");
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
+fn the_control_server_lists_counts_and_turns_off() {
+    let folder = Folder::new("http");
+    let mut member = Member::start(&folder.0);
+    let mut names: Vec<String> = POINTS.iter().map(|p| format!("{}=\n", p.name)).collect();
+    names.sort_unstable();
+    assert_eq!(member.control("GET", "/", ""), (200, names.concat()));
+    member.arm("failpoints", "beforeApplyOneEntryNormal=sleep(\"1ms\");raftAfterSave=2*off");
+    let channel = wait(member.channel());
+    for n in 0..3 {
+        wait(put(&channel, &n.to_string())).expect("a put is served");
+    }
+    assert_eq!(member.control("GET", "/raftAfterSave/count", ""), (200, "2".into()));
+    let (_, count) = member.control("GET", "/beforeApplyOneEntryNormal/count", "");
+    assert!(count.parse().is_ok_and(|n: u32| n >= 3), "{count}, and the member may add entries of its own");
+    assert_eq!(member.control("DELETE", "/raftAfterSave", ""), (204, String::new()));
+    assert_eq!(member.control("GET", "/raftAfterSave", "").0, 404);
+}
+
+#[test]
+fn a_defragmentation_that_fails_is_refused_and_the_member_goes_on() {
+    let folder = Folder::new("defrag");
+    let mut member = Member::start(&folder.0);
+    let channel = wait(member.channel());
+    wait(put(&channel, "a")).expect("a put is served");
+    for (name, text) in [("defragOpenFileError", "no space"), ("defragdbFail", "some random error")] {
+        member.arm(name, &format!("return({text:?})"));
+        let refused = wait(MaintenanceClient::new(channel.clone()).defragment(pb::DefragmentRequest {}));
+        let refused = refused.expect_err("the failpoint makes it fail");
+        assert_eq!((refused.code(), refused.message()), (tonic::Code::Unknown, text));
+        assert_eq!(member.control("DELETE", &format!("/{name}"), ""), (204, String::new()));
+        wait(put(&channel, name)).expect("a put is served");
+    }
+    wait(MaintenanceClient::new(channel.clone()).defragment(pb::DefragmentRequest {})).expect("nothing is in its way");
+    assert_eq!(wait(keys(&channel)), ["a", "defragOpenFileError", "defragdbFail"]);
+    let left: Vec<_> = std::fs::read_dir(folder.0.join("data/member/snap")).expect("the folder is there").collect();
+    assert!(left.iter().flatten().all(|e| !e.file_name().to_string_lossy().contains("defrag")), "{left:?}");
+}
