@@ -65,11 +65,23 @@ impl Raft {
             );
             return Err(Error::ProposalDropped);
         }
-        // Bytes that no member could apply must not get into the log; looked for before anything changes.
-        let changes: Vec<_> = entries.iter().map(conf_change).collect::<Result<_, _>>()?;
-        let last = self.log.last_index();
         let before = self.pending_conf_index;
-        for (index, (entry, change)) in (last + 1..).zip(entries.iter_mut().zip(changes)) {
+        if entries.iter().any(|e| e.kind != EntryKind::Normal) {
+            self.admit_conf_changes(&mut entries)?;
+        }
+        if !self.append(entries) {
+            self.pending_conf_index = before;
+            return Err(Error::ProposalDropped);
+        }
+        self.broadcast_append();
+        Ok(())
+    }
+
+    /// Conf changes that must not be appended now become empty entries. Bytes that no member could apply are refused
+    /// along with everything beside them.
+    fn admit_conf_changes(&mut self, entries: &mut [Entry]) -> Result<(), Error> {
+        let changes: Vec<_> = entries.iter().map(conf_change).collect::<Result<_, _>>()?;
+        for (index, (entry, change)) in (self.log.last_index() + 1..).zip(entries.iter_mut().zip(changes)) {
             let Some(change) = change else { continue };
             match self.conf_change_fault(&change) {
                 Some(fault) if !self.config.disable_conf_change_validation => {
@@ -85,11 +97,6 @@ impl Raft {
                 _ => self.pending_conf_index = index,
             }
         }
-        if !self.append(entries) {
-            self.pending_conf_index = before;
-            return Err(Error::ProposalDropped);
-        }
-        self.broadcast_append();
         Ok(())
     }
 
@@ -142,7 +149,8 @@ impl Raft {
             }
             return;
         }
-        if self.tracker.is_singleton() || self.config.read_only == ReadOnlyOption::LeaseBased {
+        // A leader that was removed does not decide alone, even if one voter is left.
+        if self.tracker.decides_alone(self.id) || self.config.read_only == ReadOnlyOption::LeaseBased {
             self.answer_read(self.log.committed, m);
             return;
         }

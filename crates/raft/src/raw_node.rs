@@ -35,8 +35,11 @@ impl RawNode {
     /// # Errors
     /// A setting is out of range, or what is stored contradicts itself.
     pub fn new(config: Config, storage: MemoryStorage) -> Result<RawNode, String> {
+        let stored = storage.hard_state();
         let raft = Raft::new(config, storage)?;
-        let (soft_state, hard_state) = (raft.soft_state(), raft.hard_state());
+        let soft_state = raft.soft_state();
+        // What is applied is committed, even if the commit index that says so was never stored: then it will be.
+        let hard_state = if stored.is_empty() { raft.hard_state() } else { stored };
         Ok(RawNode { raft, soft_state, hard_state, on_advance: Vec::new() })
     }
 
@@ -270,6 +273,11 @@ impl RawNode {
         }
     }
 
+    /// This node.
+    pub fn id(&self) -> u64 {
+        self.raft.id
+    }
+
     /// 0 when none is known.
     pub fn leader(&self) -> u64 {
         self.raft.leader
@@ -313,6 +321,11 @@ impl RawNode {
     /// Index of the last entry, durable or not.
     pub fn last_index(&self) -> u64 {
         self.raft.log.last_index()
+    }
+
+    /// The term of an entry, durable or not; `None` outside the log.
+    pub fn term(&self, index: u64) -> Option<u64> {
+        self.raft.log.term(index)
     }
 
     /// Term of the last entry, for assertions.

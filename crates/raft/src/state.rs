@@ -138,10 +138,10 @@ impl Raft {
             message.from = self.id;
         }
         match message.kind {
-            T::MsgVote | T::MsgVoteResp | T::MsgPreVote | T::MsgPreVoteResp => {
+            T::MsgVote | T::MsgPreVote => {
                 assert!(message.term != 0, "{} without a term", message.kind.as_str_name());
             }
-            T::MsgProp | T::MsgReadIndex => {}
+            T::MsgVoteResp | T::MsgPreVoteResp | T::MsgProp | T::MsgReadIndex => {}
             _ => message.term = self.term,
         }
         match message.kind {

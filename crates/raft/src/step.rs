@@ -48,10 +48,22 @@ impl Raft {
             }
             _ => {}
         }
-        match m.from != 0 && (m.to == 0 || m.to == self.id) && well_formed(m) {
+        let addressed = local_sender.is_some() || self.may_come_from(m);
+        match addressed && (m.to == 0 || m.to == self.id) && well_formed(m) {
             true => Ok(()),
             false => Err(Error::Malformed),
         }
+    }
+
+    /// A node sends itself only promises; its requests may come back from a follower that took it for the leader.
+    fn may_come_from(&self, m: &Message) -> bool {
+        use MessageType as T;
+        let own = match m.kind {
+            T::MsgAppResp => !m.reject,
+            T::MsgVoteResp | T::MsgPreVoteResp | T::MsgProp | T::MsgReadIndex | T::MsgTransferLeader => true,
+            _ => false,
+        };
+        m.from != 0 && m.from < LOCAL_APPLY_THREAD && (own || m.from != self.id)
     }
 
     /// Takes a message that passed the border, or one of this node's own.
@@ -198,9 +210,16 @@ impl Raft {
     }
 }
 
+/// Terms and indexes beyond this are refused: nobody gets there by counting, and nothing overflows below.
+const NUMBER_MAX: u64 = u64::MAX >> 2;
+
 /// Whether a message has what its kind needs, so that no handler meets anything it can't be.
 fn well_formed(m: &Message) -> bool {
     use MessageType as T;
+    let snapshot = m.snapshot.as_ref().map_or((0, 0), |s| (s.metadata.index, s.metadata.term));
+    if [m.term, m.index, m.log_term, snapshot.0, snapshot.1].iter().any(|n| *n > NUMBER_MAX) {
+        return false;
+    }
     match m.kind {
         T::MsgApp => {
             let indexes =

@@ -81,8 +81,9 @@ impl Tracker {
     }
 
     /// Whether `id` alone decides.
-    pub(crate) fn is_singleton(&self) -> bool {
-        self.config.voters.incoming.len() == 1 && self.config.voters.outgoing.is_empty()
+    pub(crate) fn decides_alone(&self, id: u64) -> bool {
+        let voters = &self.config.voters;
+        voters.outgoing.is_empty() && voters.incoming.len() == 1 && voters.incoming.contains(id)
     }
 
     /// Members other than `id`, ascending.
