@@ -203,6 +203,9 @@ impl Raft {
         note!(self.logs, Info, "{:x} has received {granted} {name} votes and {rejected} vote rejections", self.id);
         match result {
             VoteResult::Won if self.role == Role::PreCandidate => self.campaign(Campaign::Vote),
+            // The others alone may be a quorum. But if this node crashed before its term and vote are durable, it could
+            // win the same term twice, with two logs: it leads only once they are.
+            VoteResult::Won if !self.tracker.has_voted(self.id) => {}
             VoteResult::Won => {
                 self.become_leader();
                 self.broadcast_append();

@@ -16,15 +16,22 @@
 //! Invariants:
 //! * One leader a term; a node votes once a term. A vote, and an acknowledgement of entries, counts and leaves only
 //!   when it is durable — a node's own too.
+//! * A node leads a term only once its own vote of that term is durable, and asks for votes only with a durable log.
 //! * A leader commits only entries of its own term by counting (Raft paper, 5.4.2). What is committed never changes.
 //! * With asynchronous storage writes, an entry is handed to apply only when it is committed **and** durable here.
 //! * A completion of an older term does not count for entries, which may have been replaced since.
 //! * A broken invariant is an assertion. A message never breaks one: what no correct peer sends is refused by
 //!   [`RawNode::step`] or ignored.
 //!
-//! Deliberate differences from etcd's raft: a read at the only voter waits, too, for the first commit of the term;
-//! what would make etcd's raft panic when it comes from a peer (a commit index past the log, a malformed conf
-//! change, a read without context) is refused. Entries are all in memory: older ones than that need a snapshot.
+//! Deliberate differences from etcd's raft:
+//! * With asynchronous storage etcd's candidate may win by the others' votes, and with entries, that a crash takes
+//!   from it; it then wins the same term once more with another log (seeds found it). Ours waits for its own disk.
+//! * A read at the only voter waits, too, for the first commit of the term; a leader that was removed is never "the
+//!   only voter".
+//! * What would make etcd's raft panic when it comes from a peer (a commit index past the log, a malformed conf
+//!   change, a read without context) is refused.
+//!
+//! Entries are all in memory; a follower that needs older ones gets a snapshot.
 
 pub mod confchange;
 mod config;

@@ -9,6 +9,9 @@
 //! that rest on it: they are delivered, to whomever they are addressed, when it is done — a node's own back through
 //! [`RawNode::step`]. Appends complete in order, and so do applies; the two may overtake each other, and several may
 //! be under way.
+//!
+//! What appends write must survive a crash as a prefix: an append that only moves the commit index may be lost, but not
+//! if anything after it survives. Members of an older configuration could win an election otherwise.
 
 use crate::confchange::ConfChangeV2;
 use crate::config::{BasicStatus, Config, Error, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, Ready, SoftState};

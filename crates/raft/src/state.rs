@@ -45,7 +45,8 @@ pub(crate) struct Raft {
 
     pub read_states: Vec<ReadState>,
     pub messages: Vec<Message>,
-    /// Promises: they leave only when everything appended, voted and acknowledged before them is durable.
+    /// Promises, and requests that rest on them: they leave only when everything appended, voted and acknowledged
+    /// before them is durable.
     pub after_append: Vec<Message>,
     pub logs: Logs,
 }
@@ -146,6 +147,9 @@ impl Raft {
         }
         match message.kind {
             T::MsgAppResp | T::MsgVoteResp | T::MsgPreVoteResp => self.after_append.push(message),
+            // It vouches for a log. Were it lost in a crash, grants still under way could elect this node in the same
+            // term with a shorter one.
+            T::MsgVote if self.log.unstable.len() > 0 => self.after_append.push(message),
             kind => {
                 assert!(message.to != self.id, "{} to oneself", kind.as_str_name());
                 self.messages.push(message);

@@ -111,6 +111,10 @@ impl Tracker {
         self.votes.entry(id).or_insert(granted);
     }
 
+    pub(crate) fn has_voted(&self, id: u64) -> bool {
+        self.votes.contains_key(&id)
+    }
+
     /// Granted, rejected and the outcome. Votes of learners and strangers don't count.
     pub(crate) fn tally_votes(&self) -> (usize, usize, VoteResult) {
         let (mut granted, mut rejected) = (0, 0);

@@ -134,6 +134,33 @@ fn a_vote_leaves_only_with_the_append_that_makes_it_durable() {
 }
 
 #[test]
+fn a_candidate_leads_only_once_its_own_vote_is_durable_even_if_the_others_are_a_quorum() {
+    let mut raw = voters(&[1, 2, 3]).build();
+    raw.campaign();
+    let messages = raw.ready().messages;
+    for peer in [2, 3] {
+        raw.step(from(peer, MessageType::MsgVoteResp, 1)).expect("not refused");
+    }
+    assert_eq!(role(&raw), Role::Candidate, "a crash now, and it could win term 1 again with another log");
+    deliver(&mut raw, messages.into_iter().flat_map(|m| m.responses).collect());
+    assert_eq!(role(&raw), Role::Leader);
+}
+
+#[test]
+fn a_candidate_asks_for_votes_only_with_a_log_that_is_durable() {
+    let mut raw = voters(&[1, 2, 3]).build();
+    let entries = vec![entry(1, 1)];
+    raw.step(Message { entries, ..from(2, MessageType::MsgApp, 1) }).expect("not refused");
+    let under_way = raw.ready().messages.remove(0);
+    raw.campaign();
+    let ready = raw.ready();
+    assert_eq!(only(&ready.messages, MessageType::MsgVote), [], "a crash now, and it has no entry 1");
+    deliver(&mut raw, under_way.responses);
+    let asked = deliver(&mut raw, ready.messages.into_iter().flat_map(|m| m.responses).collect());
+    assert_eq!(asked.iter().map(|m| (m.kind, m.index)).collect::<Vec<_>>(), [(MessageType::MsgVote, 1); 2]);
+}
+
+#[test]
 fn a_leader_without_a_quorum_of_active_followers_steps_down() {
     let mut raw = voters(&[1, 2, 3]).guarded().leading();
     ticks(&mut raw, ELECTION_TICK);

@@ -43,6 +43,8 @@ impl Random {
 #[derive(Clone, Default)]
 struct Disk {
     hard_state: HardState,
+    /// Written, but lost in a crash unless something after it is synced.
+    unsynced: Option<HardState>,
     snapshot: Snapshot,
     /// Behind the snapshot.
     entries: Vec<Entry>,
@@ -167,8 +169,8 @@ impl World {
             720..880 => self.node(id).raw.tick(),
             880..930 => self.propose(id),
             930..970 => self.read(id),
-            970..974 => self.crash(id),
-            974..984 => self.cut_or_mend(),
+            970..976 => self.crash(id),
+            976..984 => self.cut_or_mend(),
             984..990 => self.compact(id),
             990..994 => {
                 let to = self.any();
@@ -239,16 +241,19 @@ impl World {
         let seed = self.seed;
         let lazy = self.random.chance(30);
         let disk = &mut self.nodes[id as usize - 1].disk;
-        let old = disk.hard_state;
+        let old = disk.unsynced.unwrap_or(disk.hard_state);
+        let mut must_sync = !m.entries.is_empty() || m.snapshot.is_some();
         if m.term != 0 {
             assert!(m.term >= old.term, "seed {seed}: the term went back");
             let changed = m.term == old.term && old.vote != 0 && m.vote != old.vote;
             assert!(!changed, "seed {seed}: node {id} voted twice in term {}", m.term);
             let promised = (m.term, m.vote) != (old.term, old.vote);
-            // A commit index alone may be lost.
-            if promised || !m.entries.is_empty() || !lazy {
-                disk.hard_state = HardState { term: m.term, vote: m.vote, commit: m.commit };
-            }
+            disk.unsynced = Some(HardState { term: m.term, vote: m.vote, commit: m.commit });
+            must_sync |= promised;
+        }
+        // A commit index alone may be lost, unless something behind it in the log's file survives.
+        if must_sync || !lazy {
+            disk.hard_state = disk.unsynced.take().unwrap_or(disk.hard_state);
         }
         if let Some(snapshot) = &m.snapshot {
             disk.snapshot = snapshot.clone();
@@ -328,7 +333,7 @@ impl World {
     }
 
     fn crash(&mut self, id: u64) {
-        let disk = self.node(id).disk.clone();
+        let disk = Disk { unsynced: None, ..self.node(id).disk.clone() };
         *self.node(id) = self.boot(id, disk);
     }
 
@@ -388,6 +393,8 @@ impl World {
         let known = self.witness.leaders.insert(term, id);
         assert!(known.is_none_or(|k| k == id), "seed {}: {known:?} and {id} lead term {term}", self.seed);
         if known.is_none() {
+            let durable = self.nodes[id as usize - 1].disk.hard_state;
+            assert_eq!((durable.term, durable.vote), (term, id), "seed {}: it could lead this term twice", self.seed);
             for (index, (entry, applied_in)) in &self.witness.applied {
                 let own = raw.term(*index);
                 let has = own == Some(entry.term) || *index < raw.storage().first_index();

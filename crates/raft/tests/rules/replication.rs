@@ -7,7 +7,8 @@ use raft::progress::ProgressState;
 #[test]
 fn a_rejection_hints_at_the_last_place_where_the_logs_can_agree() {
     // Our log's terms; the leader's previous entry (index, term); our hint (index, term).
-    let table: [(&[u64], (u64, u64), (u64, u64)); 6] = [
+    type Row = (&'static [u64], (u64, u64), (u64, u64));
+    let table: [Row; 6] = [
         (&[1, 1, 1], (5, 1), (3, 1)),                   // too short
         (&[1, 1, 3, 3, 3], (5, 2), (2, 1)),             // a term the leader doesn't have is skipped
         (&[1, 3, 3, 3, 5, 5, 5, 5, 5], (9, 6), (9, 5)), // our last may well be in the leader's log
