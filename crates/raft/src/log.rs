@@ -98,27 +98,33 @@ impl Log {
 
     /// Entries `[low, high)` up to `max_bytes`, but at least one; `None` if some are no longer in the log.
     pub fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Option<Vec<Entry>> {
+        self.entries_and_size(low, high, max_bytes).map(|(entries, _)| entries)
+    }
+
+    /// As [`Log::entries`], with their encoded bytes.
+    fn entries_and_size(&self, low: u64, high: u64, max_bytes: u64) -> Option<(Vec<Entry>, u64)> {
         if low < self.first_index() {
             return None;
         }
         let high = high.min(self.last_index() + 1);
-        let stable = low..high.min(self.unstable.offset);
-        let unstable = low.max(self.unstable.offset)..high;
+        let offset = self.unstable.offset;
         let (mut found, mut bytes) = (Vec::with_capacity(high.saturating_sub(low).min(64) as usize), 0);
         let mut take = |entry: &Entry| {
-            bytes += entry.encoded_len() as u64;
-            let fits = found.is_empty() || bytes <= max_bytes;
+            let size = entry.encoded_len() as u64;
+            let fits = found.is_empty() || bytes + size <= max_bytes;
             if fits {
+                bytes += size;
                 found.push(entry.clone());
             }
             fits
         };
-        let all = self.storage.range(stable.start, stable.end).all(&mut take);
-        if all && !unstable.is_empty() {
-            let count = (unstable.end - unstable.start) as usize;
-            self.unstable.iter_from(unstable.start).take(count).all(&mut take);
+        let all_stable = self.storage.range(low, high.min(offset)).all(&mut take);
+        let first_unstable = low.max(offset);
+        if all_stable && first_unstable < high {
+            let count = (high - first_unstable) as usize;
+            self.unstable.iter_from(first_unstable).take(count).all(&mut take);
         }
-        Some(found)
+        Some((found, bytes))
     }
 
     /// Appends a leader's entries behind the one at `index`, which must be of `term`. Answers the index up to which
@@ -246,10 +252,9 @@ impl Log {
         }
         let high = self.appliable(durable_only);
         let room = self.applying_bytes_max - self.applying_bytes;
-        let entries = self.entries(self.applying + 1, high + 1, room).unwrap_or_default();
+        let (entries, bytes) = self.entries_and_size(self.applying + 1, high + 1, room).unwrap_or_default();
         let last_index = entries.last().map_or(0, |e| e.index);
         assert!(last_index > self.applying, "committed entries behind {} are missing from the log", self.applying);
-        let bytes = entries.iter().map(|e| e.encoded_len() as u64).sum();
         self.in_apply.push_back(Applying { last_index, bytes, payload: payload(&entries) });
         self.applying = last_index;
         self.applying_bytes += bytes;
