@@ -49,7 +49,8 @@ impl Raft {
         }
     }
 
-    fn propose(&mut self, mut entries: Vec<Entry>) -> Result<(), Error> {
+    /// Appends proposals and sends them out.
+    pub fn propose(&mut self, mut entries: Vec<Entry>) -> Result<(), Error> {
         if !self.tracker.progress.contains_key(&self.id) {
             // Removed while it led: what it appends might never be committed.
             return Err(Error::ProposalDropped);

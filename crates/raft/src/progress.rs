@@ -10,7 +10,7 @@
 //! * *Replicate*: a stream, ahead of acknowledgements, as far as the window of inflights allows.
 //! * *Snapshot*: nothing until the follower acknowledges an index from which the leader's log can go on.
 //!
-//! Invariants: `match_index < next`; entries in `(match_index, next)` are in flight; `sent_commit < next`.
+//! Invariants: `match_index < next`; entries between them are in flight, or were and may be lost.
 
 use crate::inflights::Inflights;
 use std::fmt;

@@ -14,7 +14,7 @@
 //! if anything after it survives. Members of an older configuration could win an election otherwise.
 
 use crate::confchange::ConfChangeV2;
-use crate::config::{BasicStatus, Config, Error, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, Ready, SoftState};
+use crate::config::{BasicStatus, Config, Error, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, Ready, Role, SoftState};
 use crate::logging::LogLine;
 use crate::progress::Progress;
 use crate::state::Raft;
@@ -86,9 +86,27 @@ impl RawNode {
         self.propose_entry(Entry { kind, data, ..Entry::default() })
     }
 
+    /// Proposes several pieces of data at once: one message to each follower instead of many. All or none of them.
+    ///
+    /// # Errors
+    /// As [`RawNode::propose`].
+    pub fn propose_batch(&mut self, data: impl IntoIterator<Item = Bytes>) -> Result<(), Error> {
+        let entries: Vec<Entry> = data.into_iter().map(|data| Entry { data, ..Entry::default() }).collect();
+        match entries.is_empty() {
+            true => Ok(()),
+            false => self.propose_entries(entries),
+        }
+    }
+
     fn propose_entry(&mut self, entry: Entry) -> Result<(), Error> {
-        let message = self.local(MessageType::MsgProp);
-        self.raft.step(Message { entries: vec![entry], ..message })
+        self.propose_entries(vec![entry])
+    }
+
+    fn propose_entries(&mut self, entries: Vec<Entry>) -> Result<(), Error> {
+        match self.raft.role {
+            Role::Leader => self.raft.propose(entries),
+            _ => self.raft.step(Message { entries, ..self.local(MessageType::MsgProp) }),
+        }
     }
 
     /// Takes a committed conf change into effect, when its entry is applied; `node_id` 0 changes nothing.

@@ -249,9 +249,16 @@ impl Raft {
             entry.index = index;
         }
         self.log.append(entries, &mut self.logs);
-        let index = self.log.last_index();
-        self.send(Message { kind: MessageType::MsgAppResp, to: self.id, index, ..Message::default() });
+        self.acknowledge_to_oneself(self.log.last_index());
         true
+    }
+
+    /// One acknowledgement stands for all proposals that become durable together.
+    fn acknowledge_to_oneself(&mut self, index: u64) {
+        match self.after_append.last_mut() {
+            Some(m) if (m.kind, m.to, m.term) == (MessageType::MsgAppResp, self.id, self.term) => m.index = index,
+            _ => self.send(Message { kind: MessageType::MsgAppResp, to: self.id, index, ..Message::default() }),
+        }
     }
 
     /// Empty entries always go, and anything when nothing else is uncommitted: a leader must be able to begin its

@@ -227,6 +227,21 @@ fn a_proposal_goes_to_the_leader_or_is_dropped_if_none_is_known() {
 }
 
 #[test]
+fn a_batch_of_proposals_goes_out_in_one_message_and_is_acknowledged_once() {
+    let mut raw = voters(&[1, 2, 3]).leading();
+    let acked = ack(&raw, 2, 1);
+    step(&mut raw, acked);
+    raw.propose_batch(["a", "b", "c"].map(Into::into)).expect("it leads");
+    let messages = raw.ready().messages;
+    let sent = only(&messages, MessageType::MsgApp);
+    assert_eq!(sent.iter().map(|m| (m.to, m.entries.len())).collect::<Vec<_>>(), [(2, 3)]);
+    let append = only(&messages, MessageType::MsgStorageAppend).remove(0);
+    let acks: Vec<_> = only(&append.responses, MessageType::MsgAppResp).iter().map(|m| m.index).collect();
+    assert_eq!(acks, [4]);
+    assert_eq!(raw.propose_batch([]), Ok(()), "nothing is nothing");
+}
+
+#[test]
 fn proposals_past_the_limit_of_what_is_uncommitted_are_dropped_until_something_is_applied() {
     let mut raw = voters(&[1]).with(|c| c.max_uncommitted_size = 10).leading();
     raw.propose("0123456789abcdef".into()).expect("a large one passes when nothing else is uncommitted");
