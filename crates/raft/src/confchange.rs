@@ -29,6 +29,7 @@ pub enum Transition {
 /// One member's part in a change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Single {
+    /// What happens to the member.
     pub kind: ConfChangeKind,
     /// 0 changes nothing.
     pub node_id: u64,
@@ -37,7 +38,9 @@ pub struct Single {
 /// A configuration change of several members at once; without changes it leaves a joint configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfChangeV2 {
+    /// Whether it goes through a joint configuration.
     pub transition: Transition,
+    /// In the order in which they are carried out.
     pub changes: Vec<Single>,
     /// The application's.
     pub context: Bytes,
@@ -129,6 +132,7 @@ pub struct Changer {
 pub type Changed = Result<(MemberConfig, ProgressMap), String>;
 
 impl Changer {
+    /// Begins at the configuration in force; `last_index` is that of the log.
     pub fn new(tracker: &Tracker, last_index: u64) -> Changer {
         Changer {
             config: tracker.config.clone(),

@@ -41,6 +41,7 @@ pub struct Config {
     pub pre_vote: bool,
     /// A leader without a quorum of active followers steps down; followers of a live leader ignore votes.
     pub check_quorum: bool,
+    /// How reads are confirmed.
     pub read_only: ReadOnlyOption,
     /// Bytes of entries handed to apply and not applied yet; 0: as `max_size_per_msg`.
     pub max_committed_size_per_ready: u64,
@@ -140,10 +141,13 @@ impl std::error::Error for Error {}
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
     #[default]
+    /// Follows a leader, or waits for one.
     Follower,
     /// Asks whether it would win an election, in its old term.
     PreCandidate,
+    /// Asks for votes in a term that it began.
     Candidate,
+    /// The one leader of its term.
     Leader,
 }
 
@@ -152,13 +156,16 @@ pub enum Role {
 pub struct SoftState {
     /// 0 when none is known.
     pub leader: u64,
+    /// What it is.
     pub role: Role,
 }
 
 /// A read-index request that was confirmed: it may be served once `index` is applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadState {
+    /// What must be applied before the read is served.
     pub index: u64,
+    /// The caller's context.
     pub request_ctx: Bytes,
 }
 
@@ -170,7 +177,9 @@ pub struct ReadState {
 pub struct Ready {
     /// Present when it changed.
     pub soft_state: Option<SoftState>,
+    /// Reads that were confirmed.
     pub read_states: Vec<ReadState>,
+    /// To be delivered to whom they are addressed; some to the local threads.
     pub messages: Vec<Message>,
     /// Synchronous only. Empty when it did not change.
     pub hard_state: HardState,
@@ -187,10 +196,13 @@ pub struct Ready {
 /// Where a node stands, cheaply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BasicStatus {
+    /// Term, vote and commit index, durable or not.
     pub hard_state: HardState,
+    /// Index up to which entries are applied.
     pub applied: u64,
     /// 0 when none is known.
     pub leader: u64,
+    /// What it is.
     pub role: Role,
     /// Whom leadership is being handed to; 0 for nobody.
     pub transferee: u64,

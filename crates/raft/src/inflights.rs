@@ -16,6 +16,7 @@ pub struct Inflights {
 }
 
 impl Inflights {
+    /// An empty window; `bytes_max` 0 is no limit.
     pub fn new(messages_max: usize, bytes_max: u64) -> Inflights {
         Inflights { messages_max, bytes_max, bytes: 0, window: VecDeque::new() }
     }
@@ -38,18 +39,22 @@ impl Inflights {
         }
     }
 
+    /// Whether nothing more may be sent.
     pub fn is_full(&self) -> bool {
         self.window.len() >= self.messages_max || (self.bytes_max != 0 && self.bytes >= self.bytes_max)
     }
 
+    /// Messages on their way.
     pub fn len(&self) -> usize {
         self.window.len()
     }
 
+    /// Whether everything was acknowledged.
     pub fn is_empty(&self) -> bool {
         self.window.is_empty()
     }
 
+    /// Forgets all messages.
     pub fn reset(&mut self) {
         self.window.clear();
         self.bytes = 0;

@@ -19,8 +19,11 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProgressState {
     #[default]
+    /// Searching where the logs agree.
     Probe,
+    /// Streaming.
     Replicate,
+    /// Waiting until a snapshot is acknowledged.
     Snapshot,
 }
 
@@ -33,6 +36,7 @@ pub struct Progress {
     pub next: u64,
     /// The highest commit index sent.
     pub sent_commit: u64,
+    /// How it is sent to.
     pub state: ProgressState,
     /// Index of the snapshot sent; 0 outside [`ProgressState::Snapshot`].
     pub pending_snapshot: u64,
@@ -40,11 +44,14 @@ pub struct Progress {
     pub recent_active: bool,
     /// Sending rests until an acknowledgement or a heartbeat's answer.
     pub paused: bool,
+    /// Messages on their way, while replicating.
     pub inflights: Inflights,
+    /// It gets entries but does not count.
     pub is_learner: bool,
 }
 
 impl Progress {
+    /// Nothing is known of the follower; `next` is probed first.
     pub fn new(next: u64, inflights: Inflights, is_learner: bool) -> Progress {
         Progress {
             match_index: 0,
@@ -76,11 +83,13 @@ impl Progress {
         self.go_back_to(sent_snapshot.max(self.match_index) + 1);
     }
 
+    /// The logs agree up to `match_index`: streams from there.
     pub fn become_replicate(&mut self) {
         self.reset_state(ProgressState::Replicate);
         self.next = self.match_index + 1;
     }
 
+    /// A snapshot at `index` was sent; nothing else is until it is acknowledged.
     pub fn become_snapshot(&mut self, index: u64) {
         self.reset_state(ProgressState::Snapshot);
         self.pending_snapshot = index;
@@ -145,6 +154,7 @@ impl Progress {
         true
     }
 
+    /// Whether nothing may be sent now.
     pub fn is_paused(&self) -> bool {
         self.paused || self.state == ProgressState::Snapshot
     }

@@ -12,6 +12,7 @@ pub enum VoteResult {
     Pending,
     /// A quorum of yes is out of reach.
     Lost,
+    /// A quorum said yes.
     Won,
 }
 
@@ -25,32 +26,39 @@ pub struct MajorityConfig {
 const SMALL: usize = 7;
 
 impl MajorityConfig {
+    /// Whether there are no voters.
     pub fn is_empty(&self) -> bool {
         self.voters.is_empty()
     }
 
+    /// How many voters there are.
     pub fn len(&self) -> usize {
         self.voters.len()
     }
 
+    /// Whether `id` votes.
     pub fn contains(&self, id: u64) -> bool {
         self.voters.binary_search(&id).is_ok()
     }
 
+    /// Voters, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
         self.voters.iter().copied()
     }
 
+    /// Makes `id` a voter.
     pub fn insert(&mut self, id: u64) {
         if let Err(at) = self.voters.binary_search(&id) {
             self.voters.insert(at, id);
         }
     }
 
+    /// Makes `id` no voter.
     pub fn remove(&mut self, id: u64) {
         self.voters.retain(|v| *v != id);
     }
 
+    /// Voters, ascending.
     pub fn to_vec(&self) -> Vec<u64> {
         self.voters.clone()
     }
@@ -79,6 +87,7 @@ impl MajorityConfig {
         acks[n - (n / 2 + 1)]
     }
 
+    /// The outcome, given each voter's vote so far.
     pub fn vote_result(&self, votes: impl Fn(u64) -> Option<bool>) -> VoteResult {
         let quorum = self.voters.len() / 2 + 1;
         let (mut yes, mut missing) = (0, 0);
@@ -126,11 +135,14 @@ pub(crate) fn write_ids<'a>(f: &mut fmt::Formatter<'_>, ids: impl IntoIterator<I
 /// Two majorities that must both agree while the configuration changes; the outgoing one is mostly empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JointConfig {
+    /// The voters to be, or all there are.
     pub incoming: MajorityConfig,
+    /// The voters that were; empty unless the configuration is joint.
     pub outgoing: MajorityConfig,
 }
 
 impl JointConfig {
+    /// Whether `id` votes in either half.
     pub fn contains(&self, id: u64) -> bool {
         self.incoming.contains(id) || self.outgoing.contains(id)
     }
@@ -143,10 +155,12 @@ impl JointConfig {
         }
     }
 
+    /// What both halves have committed, see [`MajorityConfig::committed_index`].
     pub fn committed_index(&self, acked: impl Fn(u64) -> Option<u64>) -> u64 {
         self.incoming.committed_index(&acked).min(self.outgoing.committed_index(&acked))
     }
 
+    /// Won if both halves are, lost if one is.
     pub fn vote_result(&self, votes: impl Fn(u64) -> Option<bool>) -> VoteResult {
         match (self.incoming.vote_result(&votes), self.outgoing.vote_result(&votes)) {
             (a, b) if a == b => a,

@@ -304,6 +304,7 @@ impl RawNode {
         self.raft.leader
     }
 
+    /// Where this node stands.
     pub fn basic_status(&self) -> BasicStatus {
         BasicStatus {
             hard_state: self.raft.hard_state(),

@@ -17,6 +17,7 @@ pub struct MemoryStorage {
 }
 
 impl MemoryStorage {
+    /// Empty: for a node that waits to be added.
     pub fn new() -> MemoryStorage {
         MemoryStorage::default()
     }
@@ -54,18 +55,22 @@ impl MemoryStorage {
         (!self.snapshot.is_empty() && self.snapshot.metadata.index >= self.base.1).then_some(&self.snapshot)
     }
 
+    /// The hard state that a restart begins with.
     pub fn hard_state(&self) -> HardState {
         self.hard_state
     }
 
+    /// The configuration as of the newest snapshot.
     pub fn conf_state(&self) -> &ConfState {
         &self.snapshot.metadata.conf_state
     }
 
+    /// Index of the first entry, or of the first to come.
     pub fn first_index(&self) -> u64 {
         self.base.1 + 1
     }
 
+    /// Index of the last entry; the base's if there is none.
     pub fn last_index(&self) -> u64 {
         self.base.1 + self.entries.len() as u64
     }

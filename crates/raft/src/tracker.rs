@@ -13,19 +13,23 @@ use std::fmt;
 /// Who votes and who learns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemberConfig {
+    /// Who decides.
     pub voters: JointConfig,
     /// Whether a joint configuration is to be left as soon as it is applied.
     pub auto_leave: bool,
+    /// Who gets entries but does not count.
     pub learners: BTreeSet<u64>,
     /// Voters of the outgoing half that become learners when the joint configuration is left.
     pub learners_next: BTreeSet<u64>,
 }
 
 impl MemberConfig {
+    /// Whether two majorities must agree.
     pub fn is_joint(&self) -> bool {
         !self.voters.outgoing.is_empty()
     }
 
+    /// As it is stored and sent; ids ascend.
     pub fn conf_state(&self) -> ConfState {
         ConfState {
             voters: self.voters.incoming.to_vec(),
@@ -58,7 +62,9 @@ pub type ProgressMap = BTreeMap<u64, Progress>;
 /// The configuration, its members' progress, and the votes of the election under way.
 #[derive(Clone, Debug)]
 pub struct Tracker {
+    /// In force.
     pub config: MemberConfig,
+    /// Of every member.
     pub progress: ProgressMap,
     votes: BTreeMap<u64, bool>,
     inflight_messages_max: usize,
@@ -66,6 +72,7 @@ pub struct Tracker {
 }
 
 impl Tracker {
+    /// Without members; limits of each window, see [`Inflights::new`].
     pub fn new(inflight_messages_max: usize, inflight_bytes_max: u64) -> Tracker {
         Tracker {
             config: MemberConfig::default(),
