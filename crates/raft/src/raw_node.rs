@@ -8,7 +8,8 @@
 //! With asynchronous storage writes, storing and applying are messages to local threads. Each carries the responses
 //! that rest on it: they are delivered, to whomever they are addressed, when it is done — a node's own back through
 //! [`RawNode::step`]. Appends complete in order, and so do applies; the two may overtake each other, and several may
-//! be under way.
+//! be under way. A peer's message that claims to come from this node must not get here: it would pass for such a
+//! response.
 //!
 //! What appends write must survive a crash as a prefix: an append that only moves the commit index may be lost, but not
 //! if anything after it survives. Members of an older configuration could win an election otherwise.
