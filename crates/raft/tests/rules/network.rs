@@ -403,18 +403,18 @@ impl World {
         }
     }
 
-    /// Nothing is lost any more: the cluster goes on, and every member of a fixed one catches up.
-    fn heal(&mut self, changing: bool) {
+    /// Nothing is lost any more: everybody catches up.
+    ///
+    /// Only fixed memberships promise that. If a leader crashes just after it removed one of two voters, with the
+    /// commit index not durable, each may need the other for ever: it as a voter, the removed one as a candidate. etcd
+    /// has the same hole.
+    fn heal(&mut self) {
         self.healed = true;
         self.cut.clear();
         let before = self.witness.applied.len();
         for round in 0..400 {
             for id in 1..=self.nodes.len() as u64 {
-                // The owner of a leader that was removed stops it, once the others have heard of it.
-                let retired = round > 100 && !self.node(id).raw.member_config().voters.contains(id);
-                if !retired {
-                    self.node(id).raw.tick();
-                }
+                self.node(id).raw.tick();
                 self.collect(id);
                 while !self.node(id).appends.is_empty() || !self.node(id).applies.is_empty() {
                     self.store(id);
@@ -431,7 +431,7 @@ impl World {
         }
         assert!(self.witness.applied.len() > before, "seed {}: nothing goes on after the network healed", self.seed);
         let last = self.witness.applied.keys().next_back().copied();
-        for (id, node) in (1..).zip(&self.nodes).filter(|_| !changing) {
+        for (id, node) in (1..).zip(&self.nodes) {
             assert_eq!(Some(node.applied), last, "seed {}: node {id} did not catch up", self.seed);
         }
     }
@@ -445,7 +445,9 @@ fn run(seeds: std::ops::Range<u64>, size: u64, voters: u64, changing: bool) {
         for _ in 0..6000 {
             world.step(changing);
         }
-        world.heal(changing);
+        if !changing {
+            world.heal();
+        }
         leaders += world.witness.leaders.len();
         applied += world.witness.applied.len();
         reads += world.witness.reads_done;
