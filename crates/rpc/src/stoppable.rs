@@ -11,6 +11,8 @@ use tokio::sync::{mpsc, watch};
 
 /// Held while a call is open; the server's stop waits for the last of them.
 pub(crate) type Open = mpsc::Sender<()>;
+/// What connections hold between calls.
+pub(crate) type WeakOpen = mpsc::WeakSender<()>;
 
 /// Passes `inner` on until `stopped`; then drops it and sends trailers.
 pub(crate) struct Stoppable {
