@@ -17,6 +17,8 @@
 
 mod history;
 mod hub;
+mod index;
+mod intervals;
 mod stream;
 
 #[cfg(test)]
