@@ -1,14 +1,14 @@
 //! The hub itself.
 
-use super::WATCHERS_PER_READ;
 use super::history::{HistoryJob, HistoryResult};
 use super::index::Index;
+use super::laggards::Laggards;
 use super::stream::{Stream, Watcher};
 use crate::Change;
 use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
 use pb::watch_request::RequestUnion;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// A stream, as the driver numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,7 +103,7 @@ pub struct Hub {
     streams: BTreeMap<StreamId, Stream>,
     /// All watchers, synced or not.
     index: Index,
-    behind: BTreeSet<WatcherId>,
+    behind: Laggards,
     reading: bool,
     prev_watchers: usize,
     events: u64,
@@ -118,7 +118,7 @@ impl Hub {
             config,
             streams: BTreeMap::new(),
             index: Index::default(),
-            behind: BTreeSet::new(),
+            behind: Laggards::default(),
             reading: false,
             prev_watchers: 0,
             events: 0,
@@ -151,6 +151,7 @@ impl Hub {
             Input::Credit { stream, n } => {
                 if let Some(s) = self.streams.get_mut(&stream) {
                     s.outstanding = s.outstanding.saturating_sub(n);
+                    self.behind.room(stream, s.has_room());
                 }
             }
             Input::Tick { now_ms } => self.tick(now_ms, out),
@@ -166,6 +167,9 @@ impl Hub {
     fn send(&mut self, stream: StreamId, response: pb::WatchResponse, out: &mut Vec<Effect>) {
         if let Some(s) = self.streams.get_mut(&stream) {
             s.outstanding += 1;
+            if !s.has_room() {
+                self.behind.room(stream, false);
+            }
             out.push(Effect::Send { stream, response });
         }
     }
@@ -226,7 +230,7 @@ impl Hub {
         self.index.insert(&key, &end, (stream, id));
         s.watchers.insert(id, Watcher::new(r, key, end, next, synced));
         if !synced {
-            self.behind.insert((stream, id));
+            self.behind.insert((next, (stream, id)));
         }
         if r.prev_kv {
             self.prev_watchers += 1;
@@ -256,7 +260,7 @@ impl Hub {
     fn remove(&mut self, stream: StreamId, id: i64, out: &mut Vec<Effect>) -> bool {
         let Some(w) = self.streams.get_mut(&stream).and_then(|s| s.watchers.remove(&id)) else { return false };
         self.index.remove(&w.key, &w.end, (stream, id));
-        self.behind.remove(&(stream, id));
+        self.behind.remove((w.next, (stream, id)));
         if w.prev_kv {
             self.prev_watchers -= 1;
             if self.prev_watchers == 0 {
@@ -272,6 +276,7 @@ impl Hub {
             self.remove(stream, id, out);
         }
         self.streams.remove(&stream);
+        self.behind.room(stream, true);
     }
 
     /// Answered only when every watcher of the stream has been given everything up to the present, and when there is
@@ -344,7 +349,7 @@ impl Hub {
             None => {
                 w.next = change.revision;
                 w.synced = false;
-                self.behind.insert((stream, id));
+                self.behind.insert((w.next, (stream, id)));
             }
         }
     }
@@ -380,7 +385,7 @@ impl Hub {
                     w.next = w.next.max(before + 1);
                     if w.next <= self.revision {
                         w.synced = false;
-                        self.behind.insert((*stream, *id));
+                        self.behind.insert((w.next, (*stream, *id)));
                     }
                 }
             }
@@ -389,26 +394,19 @@ impl Hub {
 
     /// Asks for one shared read for watchers that are behind and have room.
     fn read_history(&mut self, out: &mut Vec<Effect>) {
-        if self.reading || self.behind.is_empty() {
+        if self.reading {
             return;
         }
-        let mut candidates = Vec::new();
-        for (stream, id) in &self.behind {
-            let Some(s) = self.streams.get(stream) else { continue };
-            if let (true, Some(w)) = (s.has_room(), s.watchers.get(id)) {
-                candidates.push((w.next, w.prev_kv, (*stream, *id)));
-            }
-        }
-        candidates.sort_unstable_by_key(|(next, _, id)| (*next, *id));
-        candidates.truncate(WATCHERS_PER_READ);
-        let Some((from, ..)) = candidates.first().copied() else { return };
-        let prev = candidates.iter().any(|(_, prev, _)| *prev);
-        let watchers: Vec<WatcherId> = candidates.into_iter().map(|(_, _, id)| id).collect();
-        for (stream, id) in &watchers {
+        let chosen = self.behind.choose(self.revision);
+        let Some((from, _)) = chosen.first().copied() else { return };
+        let mut prev = false;
+        for (_, (stream, id)) in &chosen {
             if let Some(w) = self.streams.get_mut(stream).and_then(|s| s.watchers.get_mut(id)) {
                 w.reading = true;
+                prev |= w.prev_kv;
             }
         }
+        let watchers = chosen.into_iter().map(|(_, watcher)| watcher).collect();
         self.reading = true;
         out.push(Effect::ReadHistory { job: HistoryJob { watchers, from, prev } });
     }
@@ -443,10 +441,11 @@ impl Hub {
                 events.push(event);
             }
         }
+        self.behind.remove((w.next, watcher));
         w.next = read.covered + 1;
-        if read.covered >= self.revision {
-            w.synced = true;
-            self.behind.remove(&watcher);
+        w.synced = read.covered >= self.revision;
+        if !w.synced {
+            self.behind.insert((w.next, watcher));
         }
         if !events.is_empty() {
             self.deliver(watcher, events, read.revision, out);

@@ -19,6 +19,7 @@ mod history;
 mod hub;
 mod index;
 mod intervals;
+mod laggards;
 mod stream;
 
 #[cfg(test)]

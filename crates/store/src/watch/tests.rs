@@ -286,6 +286,33 @@ fn what_nobody_waits_for_waits_for_room() {
     assert_eq!((told, cancelled), (500, 500), "all are told in the end");
 }
 
+#[test]
+fn a_watcher_near_the_present_does_not_wait_for_those_who_come_from_far() {
+    let mut h = hub(3001);
+    let mut past = Past::default();
+    (0..3000).for_each(|_| drop(past.put("a")));
+    let mut out = Vec::new();
+    let mut got = Vec::new();
+    for (n, start) in [2, 2990].into_iter().chain([2; 40]).enumerate() {
+        let request = pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create("a", "", start))) };
+        h.handle(Input::Request { stream: S, request, permitted: Ok(()) }, &mut out);
+        h.handle(Input::Credit { stream: S, n: 9999 }, &mut out);
+        let mut next = Vec::new();
+        for effect in std::mem::take(&mut out) {
+            match effect {
+                Effect::Send { response, .. } if response.watch_id == 1 => got.extend(response.events),
+                Effect::ReadHistory { job } if n > 1 => {
+                    h.handle(Input::HistoryRead(job.run(&past).unwrap()), &mut next)
+                }
+                Effect::ReadHistory { job } => next.push(Effect::ReadHistory { job }),
+                _ => {}
+            }
+        }
+        out = next;
+    }
+    assert_eq!(got.len(), 12, "starved by new laggards");
+}
+
 /// Every watcher gets exactly the events at or above its start, in order, whatever stalls, gaps and delays there are.
 #[test]
 fn nothing_is_lost_doubled_or_reordered() {
