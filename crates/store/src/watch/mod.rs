@@ -24,6 +24,8 @@ mod stream;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world;
 
 pub use history::{HistoryJob, HistoryResult};
 pub use hub::{Config, Counts, Effect, Hub, Input, StreamId};
