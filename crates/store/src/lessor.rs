@@ -23,13 +23,12 @@ const CHECKPOINT_MS: u64 = 5 * 60_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
     /// Lives on for `ttl` seconds. `clear_checkpoint`: a checkpointed remaining TTL has to be cleared first.
-    Renewed {
-        ttl: i64,
-        clear_checkpoint: bool,
-    },
+    Renewed { ttl: i64, clear_checkpoint: bool },
+    /// There is no such lease.
     Unknown,
     /// Expired, not yet revoked: the answer waits for the revocation.
     Expired,
+    /// Leases expire elsewhere.
     NotPrimary,
 }
 
@@ -58,10 +57,12 @@ fn millis(seconds: i64) -> u64 {
 }
 
 impl Lessor {
+    /// No leases, and not primary.
     pub fn new() -> Lessor {
         Lessor::default()
     }
 
+    /// Whether leases expire here.
     pub fn is_primary(&self) -> bool {
         self.primary
     }
@@ -73,6 +74,7 @@ impl Lessor {
         self.leases.insert(id, clock);
     }
 
+    /// A new lease of `ttl` seconds.
     pub fn grant(&mut self, id: i64, ttl: i64, now_ms: u64) {
         self.restore(id, ttl, 0);
         if self.primary {
@@ -88,6 +90,7 @@ impl Lessor {
         set(&mut self.checkpoints, &mut clock.checkpoint, id, Some(checkpoint_ms).filter(|at| expires_ms > *at));
     }
 
+    /// The lease is gone; an unknown one is no matter.
     pub fn revoke(&mut self, id: i64) {
         if let Some(mut clock) = self.leases.remove(&id) {
             set(&mut self.due, &mut clock.due, id, None);

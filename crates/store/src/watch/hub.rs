@@ -88,7 +88,9 @@ pub enum Effect {
 pub struct Counts {
     pub streams: usize,
     pub watchers: usize,
+    /// Watchers that are behind.
     pub slow: usize,
+    /// Events sent since the start.
     pub events: u64,
     /// Places of the index looked at for changes: what finding watchers cost.
     pub visits: u64,
@@ -111,6 +113,7 @@ pub struct Hub {
 }
 
 impl Hub {
+    /// No stream is open yet.
     pub fn new(config: Config) -> Hub {
         Hub {
             revision: config.revision,
@@ -126,6 +129,7 @@ impl Hub {
         }
     }
 
+    /// The numbers at this moment.
     pub fn counts(&self) -> Counts {
         Counts {
             streams: self.streams.len(),
@@ -141,6 +145,8 @@ impl Hub {
         match input {
             Input::Open { stream, now_ms, jitter_ms } => {
                 let interval = self.config.progress_interval_ms.saturating_add(jitter_ms);
+                // The number of a stream that is open already is given anew: the old one ends.
+                self.close(stream, out);
                 self.streams.insert(stream, Stream::new(now_ms, interval));
             }
             Input::Close { stream } => self.close(stream, out),

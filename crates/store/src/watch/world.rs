@@ -162,6 +162,7 @@ struct World {
     published: i64,
     now_ms: u64,
     events: usize,
+    fullest: usize,
 }
 
 impl World {
@@ -186,6 +187,7 @@ impl World {
             published: 1,
             now_ms: 0,
             events: 0,
+            fullest: 0,
         }
     }
 
@@ -203,7 +205,11 @@ impl World {
     }
 
     fn absorb(&mut self, stream: u64, response: &pb::WatchResponse) {
-        *self.outbox.entry(stream).or_default() += 1;
+        let waiting = self.outbox.entry(stream).or_default();
+        *waiting += 1;
+        let answer = response.created || response.canceled && response.compact_revision == 0;
+        assert!(answer || *waiting <= OUTBOX_MAX, "more than the transport holds");
+        self.fullest = self.fullest.max(*waiting);
         self.events += response.events.len();
         let revision = response.header.map_or(0, |h| h.revision);
         if response.watch_id == -1 && response.canceled {
@@ -361,12 +367,13 @@ impl World {
 
 #[test]
 fn every_watcher_sees_what_it_must_and_nothing_else() {
-    let mut events = 0;
+    let (mut events, mut stalled) = (0, 0);
     for seed in 1..=150 {
         let mut world = World::new(seed);
         (0..800).for_each(|_| world.step());
         world.settle();
         events += world.events;
+        stalled += usize::from(world.fullest >= OUTBOX_MAX);
     }
-    assert!(events > 100_000, "the worlds are too quiet: {events}");
+    assert!(events > 100_000 && stalled > 30, "the worlds are too quiet: {events} events, {stalled} stalls");
 }
