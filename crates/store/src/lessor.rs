@@ -1,9 +1,13 @@
 //! Leases' clocks: who expires when. Owned by the member; the time is an input, milliseconds.
 //!
-//! Only a primary lessor (the leader's) lets leases expire; elsewhere they last for ever. Deadlines are kept ordered,
-//! so expiry looks at due leases only, and a renewal moves one entry.
+//! Only a primary lessor (the leader's) lets leases expire; elsewhere they last for ever. Deadlines lie in timing
+//! wheels: expiry looks at due leases only, in order of deadline and id, and a renewal moves one timer.
+//!
+//! Invariants: a lease has a deadline and a timer in `due` exactly while this is a primary lessor; it has a timer in
+//! `checkpoints` while a checkpoint of it is to come.
 
-use std::collections::{BTreeMap, BTreeSet};
+use crate::wheel::{Timer, Wheel};
+use std::collections::BTreeMap;
 
 /// An expired lease is reported again after this long, if nobody revoked it (etcd `expiredLeaseRetryInterval` and its
 /// proposal's deadline).
@@ -19,13 +23,12 @@ const CHECKPOINT_MS: u64 = 5 * 60_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
     /// Lives on for `ttl` seconds. `clear_checkpoint`: a checkpointed remaining TTL has to be cleared first.
-    Renewed {
-        ttl: i64,
-        clear_checkpoint: bool,
-    },
+    Renewed { ttl: i64, clear_checkpoint: bool },
+    /// There is no such lease.
     Unknown,
     /// Expired, not yet revoked: the answer waits for the revocation.
     Expired,
+    /// Leases expire elsewhere.
     NotPrimary,
 }
 
@@ -36,16 +39,16 @@ struct Clock {
     /// `None` while this is no primary lessor.
     expires_ms: Option<u64>,
     /// When it is reported next.
-    due_ms: u64,
-    checkpoint_ms: Option<u64>,
+    due: Option<Timer>,
+    checkpoint: Option<Timer>,
 }
 
 /// All leases' clocks.
 #[derive(Debug, Default)]
 pub struct Lessor {
     leases: BTreeMap<i64, Clock>,
-    due: BTreeSet<(u64, i64)>,
-    checkpoints: BTreeSet<(u64, i64)>,
+    due: Wheel<i64>,
+    checkpoints: Wheel<i64>,
     primary: bool,
 }
 
@@ -54,50 +57,44 @@ fn millis(seconds: i64) -> u64 {
 }
 
 impl Lessor {
+    /// No leases, and not primary.
     pub fn new() -> Lessor {
         Lessor::default()
     }
 
+    /// Whether leases expire here.
     pub fn is_primary(&self) -> bool {
         self.primary
     }
 
     /// A lease read back at start.
     pub fn restore(&mut self, id: i64, ttl: i64, remaining: i64) {
-        let clock = Clock { ttl, remaining, expires_ms: None, due_ms: 0, checkpoint_ms: None };
+        self.revoke(id);
+        let clock = Clock { ttl, remaining, expires_ms: None, due: None, checkpoint: None };
         self.leases.insert(id, clock);
     }
 
+    /// A new lease of `ttl` seconds.
     pub fn grant(&mut self, id: i64, ttl: i64, now_ms: u64) {
         self.restore(id, ttl, 0);
         if self.primary {
-            self.set_deadline(id, now_ms, now_ms + millis(ttl));
+            self.set_deadline(id, now_ms, now_ms.saturating_add(millis(ttl)));
         }
     }
 
     fn set_deadline(&mut self, id: i64, now_ms: u64, expires_ms: u64) {
         let Some(clock) = self.leases.get_mut(&id) else { return };
-        if clock.expires_ms.is_some() {
-            self.due.remove(&(clock.due_ms, id));
-        }
-        if let Some(at) = clock.checkpoint_ms.take() {
-            self.checkpoints.remove(&(at, id));
-        }
         clock.expires_ms = Some(expires_ms);
-        clock.due_ms = expires_ms;
-        self.due.insert((expires_ms, id));
-        if expires_ms > now_ms + CHECKPOINT_MS {
-            clock.checkpoint_ms = Some(now_ms + CHECKPOINT_MS);
-            self.checkpoints.insert((now_ms + CHECKPOINT_MS, id));
-        }
+        set(&mut self.due, &mut clock.due, id, Some(expires_ms));
+        let checkpoint_ms = now_ms + CHECKPOINT_MS;
+        set(&mut self.checkpoints, &mut clock.checkpoint, id, Some(checkpoint_ms).filter(|at| expires_ms > *at));
     }
 
+    /// The lease is gone; an unknown one is no matter.
     pub fn revoke(&mut self, id: i64) {
-        if let Some(clock) = self.leases.remove(&id) {
-            self.due.remove(&(clock.due_ms, id));
-            if let Some(at) = clock.checkpoint_ms {
-                self.checkpoints.remove(&(at, id));
-            }
+        if let Some(mut clock) = self.leases.remove(&id) {
+            set(&mut self.due, &mut clock.due, id, None);
+            set(&mut self.checkpoints, &mut clock.checkpoint, id, None);
         }
     }
 
@@ -112,7 +109,7 @@ impl Lessor {
         }
         let (ttl, clear_checkpoint) = (clock.ttl, clock.remaining > 0);
         clock.remaining = 0;
-        self.set_deadline(id, now_ms, now_ms + millis(ttl));
+        self.set_deadline(id, now_ms, now_ms.saturating_add(millis(ttl)));
         Renewal::Renewed { ttl, clear_checkpoint }
     }
 
@@ -129,14 +126,15 @@ impl Lessor {
         let mut deadlines: Vec<(u64, i64)> = self
             .leases
             .iter()
-            .map(|(id, c)| (now_ms + extend_ms + millis(if c.remaining > 0 { c.remaining } else { c.ttl }), *id))
+            .map(|(id, c)| (if c.remaining > 0 { c.remaining } else { c.ttl }, *id))
+            .map(|(left, id)| ((now_ms + extend_ms).saturating_add(millis(left)), id))
             .collect();
         deadlines.sort_unstable();
         if deadlines.len() >= SPREAD_ABOVE {
             let mut next = 0;
             for (at, _) in &mut deadlines {
                 *at = (*at).max(next);
-                next = *at + 1000 / SPREAD_PER_SECOND + 1;
+                next = at.saturating_add(1000 / SPREAD_PER_SECOND + 1);
             }
         }
         for (at, id) in deadlines {
@@ -150,8 +148,7 @@ impl Lessor {
         self.due.clear();
         self.checkpoints.clear();
         for clock in self.leases.values_mut() {
-            clock.expires_ms = None;
-            clock.checkpoint_ms = None;
+            (clock.expires_ms, clock.due, clock.checkpoint) = (None, None, None);
         }
     }
 
@@ -173,12 +170,10 @@ impl Lessor {
 
     /// Up to `limit` expired leases; each again only after a pause.
     pub fn expired(&mut self, now_ms: u64, limit: usize) -> Vec<i64> {
-        let found: Vec<(u64, i64)> = self.due.range(..=(now_ms, i64::MAX)).take(limit).copied().collect();
-        for (at, id) in &found {
-            self.due.remove(&(*at, *id));
+        let found = self.due.pop(now_ms, limit);
+        for (_, id) in &found {
             if let Some(clock) = self.leases.get_mut(id) {
-                clock.due_ms = now_ms + RETRY_MS;
-                self.due.insert((clock.due_ms, *id));
+                clock.due = Some(self.due.insert(now_ms + RETRY_MS, *id));
             }
         }
         found.into_iter().map(|(_, id)| id).collect()
@@ -186,25 +181,40 @@ impl Lessor {
 
     /// Leases whose remaining TTL (seconds) is to be checkpointed now.
     pub fn checkpoints_due(&mut self, now_ms: u64) -> Vec<(i64, i64)> {
-        let found: Vec<(u64, i64)> = self.checkpoints.range(..=(now_ms, i64::MAX)).copied().collect();
-        let mut due = Vec::with_capacity(found.len());
-        for (at, id) in found {
-            self.checkpoints.remove(&(at, id));
+        let mut due = Vec::new();
+        for (_, id) in self.checkpoints.pop(now_ms, usize::MAX) {
             let Some(clock) = self.leases.get_mut(&id) else { continue };
             let left = clock.expires_ms.unwrap_or(now_ms).saturating_sub(now_ms);
-            clock.checkpoint_ms = (left > CHECKPOINT_MS).then_some(now_ms + CHECKPOINT_MS);
-            if let Some(at) = clock.checkpoint_ms {
-                self.checkpoints.insert((at, id));
-            }
+            clock.checkpoint = (left > CHECKPOINT_MS).then(|| self.checkpoints.insert(now_ms + CHECKPOINT_MS, id));
             due.push((id, left.div_ceil(1000) as i64));
         }
         due
+    }
+
+    /// Nothing expires and nothing is to be checkpointed before this time; it may be too early, never too late.
+    /// `None`: nothing until leases or leadership change.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.due.next_deadline().into_iter().chain(self.checkpoints.next_deadline()).min()
+    }
+}
+
+/// Sets, moves or takes back one timer of a lease.
+fn set(wheel: &mut Wheel<i64>, timer: &mut Option<Timer>, id: i64, at_ms: Option<u64>) {
+    match (*timer, at_ms) {
+        (None, None) => {}
+        (Some(t), Some(at)) if wheel.rearm(t, at) => {}
+        (_, Some(at)) => *timer = Some(wheel.insert(at, id)),
+        (Some(t), None) => {
+            wheel.cancel(t);
+            *timer = None;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_lease_expires_only_at_a_primary_and_is_reported_again_after_a_pause() {
@@ -254,5 +264,78 @@ mod tests {
         assert_eq!(l.checkpoints_due(600_000), [(1, 400)]);
         l.checkpointed(1, 400);
         assert_eq!(l.renew(1, 600_001), Renewal::Renewed { ttl: 1_000, clear_checkpoint: true });
+    }
+
+    /// What a lease should do, with plain numbers that are searched every time.
+    #[derive(Default)]
+    struct Plain {
+        ttl: i64,
+        due: u64,
+        expires: u64,
+        checkpoint: Option<u64>,
+    }
+
+    impl Plain {
+        fn set(&mut self, now: u64) {
+            self.expires = now + millis(self.ttl);
+            self.due = self.expires;
+            self.checkpoint = Some(now + CHECKPOINT_MS).filter(|at| self.expires > *at);
+        }
+    }
+
+    /// All that are due by `at`, in order, at most `limit`.
+    fn due(model: &BTreeMap<i64, Plain>, now: u64, limit: usize, at: impl Fn(&Plain) -> Option<u64>) -> Vec<i64> {
+        let mut due: Vec<_> = model.iter().filter_map(|(id, p)| Some((at(p)?, *id))).collect();
+        due.retain(|(at, _)| *at <= now);
+        due.sort_unstable();
+        due.into_iter().take(limit).map(|(_, id)| id).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+
+        #[test]
+        fn leases_end_in_order_of_deadline_and_id(steps in prop::collection::vec((0..7_u8, 0..12_i64, 0..2_000_u64), 1..150)) {
+            let mut lessor = Lessor::new();
+            lessor.promote(0, 0);
+            let mut model: BTreeMap<i64, Plain> = BTreeMap::new();
+            let mut now = 0;
+            for (step, id, n) in steps {
+                match step {
+                    0 if !model.contains_key(&id) => {
+                        let ttl = n as i64 % 900 + 1;
+                        lessor.grant(id, ttl, now);
+                        model.entry(id).or_insert(Plain { ttl, ..Plain::default() }).set(now);
+                    }
+                    1 => {
+                        let renewed = matches!(lessor.renew(id, now), Renewal::Renewed { .. });
+                        let alive = model.get_mut(&id).filter(|p| p.expires > now);
+                        prop_assert_eq!(renewed, alive.is_some());
+                        alive.into_iter().for_each(|p| p.set(now));
+                    }
+                    2 => {
+                        lessor.revoke(id);
+                        model.remove(&id);
+                    }
+                    3 | 4 => {
+                        let expired = due(&model, now, n as usize % 4, |p| Some(p.due));
+                        prop_assert_eq!(lessor.expired(now, n as usize % 4), &expired[..]);
+                        expired.iter().for_each(|id| model.get_mut(id).unwrap().due = now + RETRY_MS);
+                    }
+                    5 => {
+                        let found = due(&model, now, usize::MAX, |p| p.checkpoint);
+                        let reported: Vec<i64> = lessor.checkpoints_due(now).into_iter().map(|(id, _)| id).collect();
+                        prop_assert_eq!(&reported, &found);
+                        for id in found {
+                            let p = model.get_mut(&id).unwrap();
+                            p.checkpoint = Some(now + CHECKPOINT_MS).filter(|_| p.expires > now + CHECKPOINT_MS);
+                        }
+                    }
+                    _ => now += n * if id < 6 { 1 } else { 200 },
+                }
+                let first = model.values().flat_map(|p| [Some(p.due), p.checkpoint]).flatten().min();
+                prop_assert!(lessor.next_deadline() <= first && lessor.next_deadline().is_some() == first.is_some());
+            }
+        }
     }
 }

@@ -22,6 +22,7 @@ mod tree;
 mod v2;
 pub mod validate;
 pub mod watch;
+mod wheel;
 
 pub use applied::{Applied, KvHash, Lease, RangeStream};
 pub use apply::{Applying, ApplyingConf, Effect, Reply};

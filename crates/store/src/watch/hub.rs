@@ -1,13 +1,14 @@
 //! The hub itself.
 
-use super::WATCHERS_PER_READ;
 use super::history::{HistoryJob, HistoryResult};
+use super::index::Index;
+use super::laggards::Laggards;
 use super::stream::{Stream, Watcher};
 use crate::Change;
 use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
 use pb::watch_request::RequestUnion;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// A stream, as the driver numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,8 +88,12 @@ pub enum Effect {
 pub struct Counts {
     pub streams: usize,
     pub watchers: usize,
+    /// Watchers that are behind.
     pub slow: usize,
+    /// Events sent since the start.
     pub events: u64,
+    /// Places of the index looked at for changes: what finding watchers cost.
+    pub visits: u64,
 }
 
 /// All streams and watchers of a member.
@@ -98,38 +103,40 @@ pub struct Hub {
     pub(super) revision: i64,
     term: u64,
     streams: BTreeMap<StreamId, Stream>,
-    /// Watchers of one key, by key; synced or not.
-    points: BTreeMap<Bytes, BTreeSet<WatcherId>>,
-    /// Watchers of ranges, by where the range begins.
-    ranges: BTreeMap<Bytes, BTreeSet<WatcherId>>,
-    behind: BTreeSet<WatcherId>,
+    /// All watchers, synced or not.
+    index: Index,
+    behind: Laggards,
     reading: bool,
     prev_watchers: usize,
     events: u64,
+    visits: u64,
 }
 
 impl Hub {
+    /// No stream is open yet.
     pub fn new(config: Config) -> Hub {
         Hub {
             revision: config.revision,
             term: config.term,
             config,
             streams: BTreeMap::new(),
-            points: BTreeMap::new(),
-            ranges: BTreeMap::new(),
-            behind: BTreeSet::new(),
+            index: Index::default(),
+            behind: Laggards::default(),
             reading: false,
             prev_watchers: 0,
             events: 0,
+            visits: 0,
         }
     }
 
+    /// The numbers at this moment.
     pub fn counts(&self) -> Counts {
         Counts {
             streams: self.streams.len(),
             watchers: self.streams.values().map(|s| s.watchers.len()).sum(),
             slow: self.behind.len(),
             events: self.events,
+            visits: self.visits,
         }
     }
 
@@ -138,6 +145,8 @@ impl Hub {
         match input {
             Input::Open { stream, now_ms, jitter_ms } => {
                 let interval = self.config.progress_interval_ms.saturating_add(jitter_ms);
+                // The number of a stream that is open already is given anew: the old one ends.
+                self.close(stream, out);
                 self.streams.insert(stream, Stream::new(now_ms, interval));
             }
             Input::Close { stream } => self.close(stream, out),
@@ -148,6 +157,7 @@ impl Hub {
             Input::Credit { stream, n } => {
                 if let Some(s) = self.streams.get_mut(&stream) {
                     s.outstanding = s.outstanding.saturating_sub(n);
+                    self.behind.room(stream, s.has_room());
                 }
             }
             Input::Tick { now_ms } => self.tick(now_ms, out),
@@ -163,6 +173,9 @@ impl Hub {
     fn send(&mut self, stream: StreamId, response: pb::WatchResponse, out: &mut Vec<Effect>) {
         if let Some(s) = self.streams.get_mut(&stream) {
             s.outstanding += 1;
+            if !s.has_room() {
+                self.behind.room(stream, false);
+            }
             out.push(Effect::Send { stream, response });
         }
     }
@@ -220,11 +233,10 @@ impl Hub {
         let id = if r.watch_id == 0 { s.draw_id() } else { r.watch_id };
         let synced = r.start_revision == 0 || r.start_revision > revision;
         let next = if r.start_revision == 0 { revision + 1 } else { r.start_revision };
-        s.watchers.insert(id, Watcher::new(r, key.clone(), end.clone(), next, synced));
-        let index = if end.is_empty() { &mut self.points } else { &mut self.ranges };
-        index.entry(key).or_default().insert((stream, id));
+        self.index.insert(&key, &end, (stream, id));
+        s.watchers.insert(id, Watcher::new(r, key, end, next, synced));
         if !synced {
-            self.behind.insert((stream, id));
+            self.behind.insert((next, (stream, id)));
         }
         if r.prev_kv {
             self.prev_watchers += 1;
@@ -253,14 +265,8 @@ impl Hub {
 
     fn remove(&mut self, stream: StreamId, id: i64, out: &mut Vec<Effect>) -> bool {
         let Some(w) = self.streams.get_mut(&stream).and_then(|s| s.watchers.remove(&id)) else { return false };
-        let index = if w.end.is_empty() { &mut self.points } else { &mut self.ranges };
-        if let Some(set) = index.get_mut(&w.key) {
-            set.remove(&(stream, id));
-            if set.is_empty() {
-                index.remove(&w.key);
-            }
-        }
-        self.behind.remove(&(stream, id));
+        self.index.remove(&w.key, &w.end, (stream, id));
+        self.behind.remove((w.next, (stream, id)));
         if w.prev_kv {
             self.prev_watchers -= 1;
             if self.prev_watchers == 0 {
@@ -276,14 +282,15 @@ impl Hub {
             self.remove(stream, id, out);
         }
         self.streams.remove(&stream);
+        self.behind.room(stream, true);
     }
 
-    /// Answered only when every watcher of the stream has been given everything up to the present.
+    /// Answered only when every watcher of the stream has been given everything up to the present, and when there is
+    /// room: who doesn't read is not told.
     fn progress(&mut self, stream: StreamId, out: &mut Vec<Effect>) {
         let revision = self.revision;
         let Some(s) = self.streams.get(&stream) else { return };
-        let current = |w: &Watcher| w.synced && w.next <= revision + 1;
-        if !s.watchers.is_empty() && s.watchers.values().all(current) {
+        if s.has_room() && !s.watchers.is_empty() && s.watchers.values().all(|w| w.is_at(revision)) {
             let response = pb::WatchResponse { header: self.header(revision), watch_id: -1, ..Default::default() };
             self.send(stream, response, out);
         }
@@ -291,20 +298,11 @@ impl Hub {
 
     fn tick(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
         let revision = self.revision;
-        let mut due = Vec::new();
+        let mut told = Vec::new();
         for (stream, s) in &mut self.streams {
-            if now_ms < s.tick_ms {
-                continue;
-            }
-            s.tick_ms = now_ms.saturating_add(s.interval_ms);
-            for (id, w) in &mut s.watchers {
-                let idle = !std::mem::replace(&mut w.active, false);
-                if w.progress && idle && w.synced && w.next <= revision + 1 {
-                    due.push((*stream, *id));
-                }
-            }
+            told.extend(s.tick(now_ms, revision).into_iter().map(|id| (*stream, id)));
         }
-        for (stream, watch_id) in due {
+        for (stream, watch_id) in told {
             let response = pb::WatchResponse { header: self.header(revision), watch_id, ..Default::default() };
             self.send(stream, response, out);
         }
@@ -316,41 +314,48 @@ impl Hub {
         self.term = term;
         for change in changes {
             self.revision = self.revision.max(change.revision);
-            for watcher in self.interested(change) {
-                self.offer(watcher, change, out);
+            let hits = self.interested(change);
+            for hits in hits.chunk_by(|(a, _), (b, _)| a == b) {
+                self.offer(hits, change, out);
             }
         }
         self.revision = self.revision.max(revision);
     }
 
-    fn interested(&self, change: &Change) -> BTreeSet<WatcherId> {
-        let mut found = BTreeSet::new();
-        for event in change.events.iter() {
-            let key = &event.kv().key;
-            found.extend(self.points.get(key).into_iter().flatten());
-            found.extend(self.ranges.range(..=key.clone()).flat_map(|(_, set)| set));
+    /// Who watches which of the change's events, by watcher. Each pair is needed to tell them apart without comparing
+    /// all events to all watchers; it is small beside the event that the watcher is then given.
+    fn interested(&mut self, change: &Change) -> Vec<(WatcherId, usize)> {
+        let mut hits = Vec::new();
+        for (n, event) in change.events.iter().enumerate() {
+            self.visits += self.index.find(&event.kv().key, |watcher| hits.push((watcher, n)));
         }
-        found
+        hits.sort_unstable();
+        hits
     }
 
     /// Gives a synced watcher its events of one revision, or leaves it behind at that revision.
-    fn offer(&mut self, (stream, id): WatcherId, change: &Change, out: &mut Vec<Effect>) {
+    fn offer(&mut self, hits: &[(WatcherId, usize)], change: &Change, out: &mut Vec<Effect>) {
+        let Some(&((stream, id), _)) = hits.first() else { return };
         let Some(s) = self.streams.get_mut(&stream) else { return };
         let room = s.has_room();
         let Some(w) = s.watchers.get_mut(&id) else { return };
-        if !w.synced || w.next > change.revision || !change.events.iter().any(|e| w.wants(e)) {
+        if !w.synced || w.next > change.revision {
             return;
         }
-        let events: Option<Vec<_>> = change.events.iter().filter(|e| w.wants(e)).map(|e| w.present(e)).collect();
-        w.next = change.revision;
+        let wanted = || hits.iter().filter_map(|(_, n)| change.events.get(*n)).filter(|e| w.wants(e));
+        if wanted().next().is_none() {
+            return;
+        }
+        let events: Option<Vec<_>> = if room { wanted().map(|e| w.present(e)).collect() } else { None };
         match events {
-            Some(events) if room => {
-                w.next += 1;
+            Some(events) => {
+                w.next = change.revision + 1;
                 self.deliver((stream, id), events, change.revision, out);
             }
-            _ => {
+            None => {
+                w.next = change.revision;
                 w.synced = false;
-                self.behind.insert((stream, id));
+                self.behind.insert((w.next, (stream, id)));
             }
         }
     }
@@ -386,7 +391,7 @@ impl Hub {
                     w.next = w.next.max(before + 1);
                     if w.next <= self.revision {
                         w.synced = false;
-                        self.behind.insert((*stream, *id));
+                        self.behind.insert((w.next, (*stream, *id)));
                     }
                 }
             }
@@ -395,26 +400,19 @@ impl Hub {
 
     /// Asks for one shared read for watchers that are behind and have room.
     fn read_history(&mut self, out: &mut Vec<Effect>) {
-        if self.reading || self.behind.is_empty() {
+        if self.reading {
             return;
         }
-        let mut candidates = Vec::new();
-        for (stream, id) in &self.behind {
-            let Some(s) = self.streams.get(stream) else { continue };
-            if let (true, Some(w)) = (s.has_room(), s.watchers.get(id)) {
-                candidates.push((w.next, w.prev_kv, (*stream, *id)));
-            }
-        }
-        candidates.sort_unstable_by_key(|(next, _, id)| (*next, *id));
-        candidates.truncate(WATCHERS_PER_READ);
-        let Some((from, ..)) = candidates.first().copied() else { return };
-        let prev = candidates.iter().any(|(_, prev, _)| *prev);
-        let watchers: Vec<WatcherId> = candidates.into_iter().map(|(_, _, id)| id).collect();
-        for (stream, id) in &watchers {
+        let chosen = self.behind.choose(self.revision);
+        let Some((from, _)) = chosen.first().copied() else { return };
+        let mut prev = false;
+        for (_, (stream, id)) in &chosen {
             if let Some(w) = self.streams.get_mut(stream).and_then(|s| s.watchers.get_mut(id)) {
                 w.reading = true;
+                prev |= w.prev_kv;
             }
         }
+        let watchers = chosen.into_iter().map(|(_, watcher)| watcher).collect();
         self.reading = true;
         out.push(Effect::ReadHistory { job: HistoryJob { watchers, from, prev } });
     }
@@ -432,13 +430,13 @@ impl Hub {
         let room = s.has_room();
         // `reading` is off for a watcher that took over the id of one that was cancelled meanwhile.
         let Some(w) = s.watchers.get_mut(&id) else { return };
-        if !std::mem::replace(&mut w.reading, false) {
+        if !std::mem::replace(&mut w.reading, false) || !room {
             return;
         }
         if w.next < read.compact_revision {
             return self.cancel_compacted(watcher, read.compact_revision, out);
         }
-        if !room || w.next > read.covered {
+        if w.next > read.covered {
             return;
         }
         let mut events = Vec::new();
@@ -449,10 +447,11 @@ impl Hub {
                 events.push(event);
             }
         }
+        self.behind.remove((w.next, watcher));
         w.next = read.covered + 1;
-        if read.covered >= self.revision {
-            w.synced = true;
-            self.behind.remove(&watcher);
+        w.synced = read.covered >= self.revision;
+        if !w.synced {
+            self.behind.insert((w.next, watcher));
         }
         if !events.is_empty() {
             self.deliver(watcher, events, read.revision, out);

@@ -8,19 +8,28 @@
 //!   └─────── behind ── ReadHistory (shared by many) ───► Send, then synced when it reaches the present
 //! ```
 //!
+//! Who watches a changed key is found in an index (hash and interval tree), at the cost of what is found; whose turn it
+//! is to read history is chosen by age, and among those near the present in between.
+//!
 //! Invariants:
 //! * A watcher gets every matching event at or above its start, once, in order of revision; a revision's events are
 //!   never split, unless it asked for fragments. `next` is the first revision it has not been given.
 //! * A put never waits: a full outbox makes a victim that reads on from history; a full input makes a gap.
 //! * `created` precedes every event of a watcher; nothing follows its cancellation.
-//! * Progress says only what all earlier responses of the stream have covered.
+//! * Progress says only what all earlier responses of the stream have covered, and nothing below a watcher's start.
+//! * Only answers to requests go beyond a full outbox; events, progress and compaction notices wait for room.
 
 mod history;
 mod hub;
+mod index;
+mod intervals;
+mod laggards;
 mod stream;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world;
 
 pub use history::{HistoryJob, HistoryResult};
 pub use hub::{Config, Counts, Effect, Hub, Input, StreamId};

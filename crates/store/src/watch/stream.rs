@@ -14,6 +14,8 @@ pub(super) struct Watcher {
     pub key: Bytes,
     /// Empty: only `key`. `\0`: from `key` on.
     pub end: Bytes,
+    /// The revision it asked to start from; 0 for the present.
+    start: i64,
     /// First revision it has not been given.
     pub next: i64,
     pub synced: bool,
@@ -34,6 +36,7 @@ impl Watcher {
         Watcher {
             key,
             end,
+            start: r.start_revision,
             next,
             synced,
             reading: false,
@@ -62,6 +65,12 @@ impl Watcher {
         kind && self.covers(&event.kv().key)
     }
 
+    /// It has been given everything up to `revision`, and nothing beyond: who learns of `revision` misses nothing.
+    /// A watcher that starts later is not there yet.
+    pub fn is_at(&self, revision: i64) -> bool {
+        self.synced && self.start <= revision && self.next <= revision + 1
+    }
+
     /// The event as this watcher sees it; `None` when a previous value it wants was not captured.
     pub fn present(&self, event: &Event) -> Option<mvccpb::Event> {
         let prev_kv = match (self.prev_kv, event.prev()) {
@@ -81,16 +90,18 @@ impl Watcher {
         if !self.fragment || response.events.len() < 2 || response.encoded_len() < limit {
             return vec![response];
         }
-        let (head, events) = (pb::WatchResponse { events: Vec::new(), ..response.clone() }, response.events);
+        let mut response = response;
+        let events = std::mem::take(&mut response.events);
+        let head = pb::WatchResponse { fragment: true, ..response };
         let mut parts: Vec<pb::WatchResponse> = Vec::new();
         let mut size = usize::MAX;
         for event in events {
-            let len = event.encoded_len();
+            let len = field_len(event.encoded_len());
             match parts.last_mut() {
                 Some(part) if size + len < limit => part.events.push(event),
                 _ => {
                     size = head.encoded_len();
-                    parts.push(pb::WatchResponse { events: vec![event], fragment: true, ..head.clone() });
+                    parts.push(pb::WatchResponse { events: vec![event], ..head.clone() });
                 }
             }
             size += len;
@@ -102,6 +113,11 @@ impl Watcher {
     }
 }
 
+/// Bytes of an event's field in a response: a tag of one byte, the length, the event.
+fn field_len(event: usize) -> usize {
+    1 + prost::length_delimiter_len(event) + event
+}
+
 /// One stream.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -110,8 +126,10 @@ pub(super) struct Stream {
     pub compacted: BTreeSet<i64>,
     pub outstanding: usize,
     next_id: i64,
-    pub tick_ms: u64,
-    pub interval_ms: u64,
+    tick_ms: u64,
+    interval_ms: u64,
+    /// Watchers that were idle at the last tick and are still to be told of progress, for want of room.
+    owed: BTreeSet<i64>,
 }
 
 impl Stream {
@@ -123,6 +141,7 @@ impl Stream {
             next_id: 0,
             tick_ms: now_ms.saturating_add(interval_ms),
             interval_ms,
+            owed: BTreeSet::new(),
         }
     }
 
@@ -140,5 +159,30 @@ impl Stream {
 
     pub fn has_room(&self) -> bool {
         self.outstanding < OUTBOX_MAX
+    }
+
+    /// The stream's ticker: the watchers to be told of progress now, as far as there is room. The others follow when
+    /// there is.
+    pub fn tick(&mut self, now_ms: u64, revision: i64) -> Vec<i64> {
+        if now_ms >= self.tick_ms {
+            self.tick_ms = now_ms.saturating_add(self.interval_ms);
+            for (id, w) in &mut self.watchers {
+                let idle = !std::mem::replace(&mut w.active, false);
+                if w.progress && idle && w.is_at(revision) {
+                    self.owed.insert(*id);
+                }
+            }
+        }
+        let mut room = OUTBOX_MAX.saturating_sub(self.outstanding);
+        let mut told = Vec::new();
+        while room > 0
+            && let Some(id) = self.owed.pop_first()
+        {
+            if self.watchers.get(&id).is_some_and(|w| w.progress && !w.active && w.is_at(revision)) {
+                told.push(id);
+                room -= 1;
+            }
+        }
+        told
     }
 }

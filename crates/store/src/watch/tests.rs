@@ -180,6 +180,139 @@ fn fragments_keep_events_whole_and_mark_all_but_the_last() {
     assert_eq!(shape, [(1, true), (1, true), (1, false)]);
 }
 
+#[test]
+fn a_hundred_thousand_range_watchers_do_not_slow_a_change_of_another_key() {
+    let mut h = hub(1);
+    let mut past = Past::default();
+    for n in 0..100_000 {
+        let r = create(&format!("{n:06}"), &format!("{n:06}~"), 0);
+        let request = pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(r)) };
+        h.handle(Input::Request { stream: S, request, permitted: Ok(()) }, &mut Vec::new());
+    }
+    h.handle(Input::Credit { stream: S, n: 100_000 }, &mut Vec::new());
+    for (key, hits) in [("", 0), ("zzz", 0), ("050000", 1), ("050000x", 1), ("0500", 0), ("099999~", 0)] {
+        let (before, mut out) = (h.counts(), Vec::new());
+        let change = past.put(key);
+        h.handle(Input::Published { revision: change.revision, term: 3, changes: vec![change] }, &mut out);
+        assert_eq!(out.len(), hits, "{key:?}");
+        assert!(h.counts().visits - before.visits <= 40, "{key:?}");
+    }
+}
+
+fn events_of(keys: &[(&str, usize)], revision: i64) -> Change {
+    let event = |(key, size): &(&str, usize)| {
+        let (key, value) = ((*key).to_owned().into(), vec![b'v'; *size].into());
+        Event::Put {
+            kv: Arc::new(KeyValue { key, value, mod_revision: revision, ..Default::default() }),
+            prev: Prev::None,
+        }
+    };
+    Change { revision, events: keys.iter().map(event).collect() }
+}
+
+#[test]
+fn a_revision_is_one_response_with_the_watchers_own_events_in_their_order() {
+    let mut h = hub(1);
+    for (key, end) in [("a", "c"), ("c", ""), ("b", "\0"), ("x", "z"), ("a", "c")] {
+        ask(&mut h, RequestUnion::CreateRequest(create(key, end, 0)));
+    }
+    let mut out = Vec::new();
+    let change = events_of(&[("c", 1), ("b", 1), ("a", 1), ("bb", 1), ("d", 1)], 2);
+    h.handle(Input::Published { revision: 2, term: 3, changes: vec![change] }, &mut out);
+    let keys = |r: &pb::WatchResponse| {
+        r.events.iter().map(|e| String::from_utf8_lossy(&e.kv.as_ref().unwrap().key).into_owned()).collect::<Vec<_>>()
+    };
+    let got: Vec<(i64, String)> = sent(out).iter().map(|r| (r.watch_id, keys(r).join(" "))).collect();
+    let expected = [(0, "b a bb"), (1, "c"), (2, "c b bb d"), (4, "b a bb")].map(|(id, keys)| (id, keys.to_owned()));
+    assert_eq!(got, expected);
+}
+
+/// `progress_notify` and progress requests: "only if … current ≥ start_revision".
+#[test]
+fn progress_is_never_reported_below_a_watchers_start() {
+    let mut h = hub(3);
+    let r = pb::WatchCreateRequest { progress_notify: true, ..create("a", "", 4) };
+    ask(&mut h, RequestUnion::CreateRequest(r));
+    let mut out = Vec::new();
+    h.handle(Input::Tick { now_ms: 1000 }, &mut out);
+    assert!(out.is_empty(), "told of a time before its start");
+    assert!(ask(&mut h, RequestUnion::ProgressRequest(pb::WatchProgressRequest {})).is_empty());
+    h.handle(Input::Published { revision: 4, term: 3, changes: vec![events_of(&[("b", 1)], 4)] }, &mut out);
+    h.handle(Input::Tick { now_ms: 2000 }, &mut out);
+    assert_eq!(sent(out)[0].header.unwrap().revision, 4);
+    assert_eq!(ask(&mut h, RequestUnion::ProgressRequest(pb::WatchProgressRequest {})).len(), 1);
+}
+
+#[test]
+fn a_fragment_of_many_small_events_stays_below_the_limit() {
+    use prost::Message as _;
+    let mut h = hub(1);
+    ask(&mut h, RequestUnion::CreateRequest(pb::WatchCreateRequest { fragment: true, ..create("a", "", 0) }));
+    let mut out = Vec::new();
+    let change = events_of(&[("a", 1); 200_000], 2);
+    h.handle(Input::Published { revision: 2, term: 3, changes: vec![change] }, &mut out);
+    let parts = sent(out);
+    assert!(parts.len() > 1 && parts.iter().all(|p| p.encoded_len() < (1 << 20) + (512 << 10)));
+    assert_eq!(parts.iter().map(|p| p.events.len()).sum::<usize>(), 200_000);
+}
+
+/// The transport ends a stream whose outbox runs over; nothing but answers to requests may go beyond it.
+#[test]
+fn what_nobody_waits_for_waits_for_room() {
+    let mut h = hub(9);
+    let mut past = Past::default();
+    (0..8).for_each(|_| drop(past.put("a")));
+    for n in 0..1000 {
+        let start = if n < 500 { 0 } else { 2 };
+        ask(
+            &mut h,
+            RequestUnion::CreateRequest(pb::WatchCreateRequest { progress_notify: true, ..create("a", "", start) }),
+        );
+    }
+    past.compacted = 5;
+    let (mut told, mut cancelled, mut out) = (0, 0, Vec::new());
+    assert!(ask(&mut h, RequestUnion::ProgressRequest(pb::WatchProgressRequest {})).is_empty(), "no room");
+    let mut waiting = 1000;
+    for now_ms in 1000..1020 {
+        h.handle(Input::Tick { now_ms }, &mut out);
+        let responses = run(&mut h, &past, std::mem::take(&mut out));
+        waiting += responses.len();
+        assert!(now_ms == 1000 && responses.is_empty() || waiting <= OUTBOX_MAX, "{waiting} responses wait");
+        told += responses.iter().filter(|r| !r.canceled).count();
+        cancelled += responses.iter().filter(|r| r.canceled).count();
+        h.handle(Input::Credit { stream: S, n: waiting }, &mut out);
+        waiting = 0;
+    }
+    assert_eq!((told, cancelled), (500, 500), "all are told in the end");
+}
+
+#[test]
+fn a_watcher_near_the_present_does_not_wait_for_those_who_come_from_far() {
+    let mut h = hub(3001);
+    let mut past = Past::default();
+    (0..3000).for_each(|_| drop(past.put("a")));
+    let mut out = Vec::new();
+    let mut got = Vec::new();
+    for (n, start) in [2, 2990].into_iter().chain([2; 40]).enumerate() {
+        let request = pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create("a", "", start))) };
+        h.handle(Input::Request { stream: S, request, permitted: Ok(()) }, &mut out);
+        h.handle(Input::Credit { stream: S, n: 9999 }, &mut out);
+        let mut next = Vec::new();
+        for effect in std::mem::take(&mut out) {
+            match effect {
+                Effect::Send { response, .. } if response.watch_id == 1 => got.extend(response.events),
+                Effect::ReadHistory { job } if n > 1 => {
+                    h.handle(Input::HistoryRead(job.run(&past).unwrap()), &mut next)
+                }
+                Effect::ReadHistory { job } => next.push(Effect::ReadHistory { job }),
+                _ => {}
+            }
+        }
+        out = next;
+    }
+    assert_eq!(got.len(), 12, "starved by new laggards");
+}
+
 /// Every watcher gets exactly the events at or above its start, in order, whatever stalls, gaps and delays there are.
 #[test]
 fn nothing_is_lost_doubled_or_reordered() {
