@@ -80,7 +80,9 @@ impl Draw<'_> {
             0..=14 => Op::Put(self.put_request()),
             15..=19 => Op::Delete(self.delete_request()),
             20..=28 => Op::Txn(self.txn_request()),
-            29..=31 if self.model.lease_ids().len() < LEASES_MAX => Op::Grant { id: self.new_lease(), ttl: self.draw_ttl() },
+            29..=31 if self.model.lease_ids().len() < LEASES_MAX => {
+                Op::Grant { id: self.new_lease(), ttl: self.draw_ttl() }
+            }
             29..=32 => Op::Revoke { id: self.lease_or_unknown() },
             33..=37 => self.compact(),
             38 => self.alarm(pb::alarm_request::AlarmAction::Get, pb::AlarmType::None),

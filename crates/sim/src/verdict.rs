@@ -131,9 +131,7 @@ impl Search<'_> {
         }
         match reply == *outcome {
             true => Ok(()),
-            false => {
-                Err(format!("{} {:?} answered {reply:?}, the model says {outcome:?}", asked.ticket, asked.op))
-            }
+            false => Err(format!("{} {:?} answered {reply:?}, the model says {outcome:?}", asked.ticket, asked.op)),
         }
     }
 
@@ -155,7 +153,10 @@ impl Search<'_> {
     fn check_change(&self, model: &Model, what: &str) -> Result<(), String> {
         let revision = model.revision;
         if revision > self.evidence.applied.revision() {
-            return Err(format!("{what} makes revision {revision}, the member is at {}", self.evidence.applied.revision()));
+            return Err(format!(
+                "{what} makes revision {revision}, the member is at {}",
+                self.evidence.applied.revision()
+            ));
         }
         if self.evidence.crashed && revision <= self.evidence.applied.compact_revision() {
             // What a crash left may be compacted already.

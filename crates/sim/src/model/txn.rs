@@ -106,9 +106,7 @@ impl Writing<'_> {
                 Request::RequestRange(r) => Response::ResponseRange(self.range(r)),
                 Request::RequestPut(r) => Response::ResponsePut(self.put(r)),
                 Request::RequestDeleteRange(r) => Response::ResponseDeleteRange(self.delete(r)),
-                Request::RequestTxn(r) => {
-                    Response::ResponseTxn(self.txn(r, nested.next().expect("one path for each")))
-                }
+                Request::RequestTxn(r) => Response::ResponseTxn(self.txn(r, nested.next().expect("one path for each"))),
             };
             responses.push(pb::ResponseOp { response: Some(response) });
         }

@@ -11,16 +11,36 @@ use server::{Request, Response, read};
 /// A call that waits for its answer, and what was known when it was made.
 #[derive(Clone, Debug)]
 pub(super) enum Call {
-    Read { asked_ms: u64 },
-    KeepAlive { id: i64, grant: Option<(i64, u64)>, asked_ms: u64 },
+    Read {
+        asked_ms: u64,
+    },
+    KeepAlive {
+        id: i64,
+        grant: Option<(i64, u64)>,
+        asked_ms: u64,
+    },
     /// `left`: the bounds of what may be left, seconds.
-    TimeToLive { lease: Option<(i64, u64)>, left: Option<(i64, i64)>, keys: Vec<Bytes> },
-    Leases { ids: Vec<i64> },
-    Status { errors: usize },
-    Defragment { armed: bool },
-    Snapshot { revision: i64 },
+    TimeToLive {
+        lease: Option<(i64, u64)>,
+        left: Option<(i64, i64)>,
+        keys: Vec<Bytes>,
+    },
+    Leases {
+        ids: Vec<i64>,
+    },
+    Status {
+        errors: usize,
+    },
+    Defragment {
+        armed: bool,
+    },
+    Snapshot {
+        revision: i64,
+    },
     /// Deletions go on.
-    Physical { revision: i64 },
+    Physical {
+        revision: i64,
+    },
 }
 
 impl World {
