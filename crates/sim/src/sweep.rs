@@ -23,8 +23,12 @@ pub fn run(seed: u64, steps: u64, stride: u64) -> Result<Report, String> {
     let mut report = Report { operations, lives: 0 };
     for at in (0..operations).step_by(stride.max(1) as usize) {
         for mode in MODES {
-            run_with_crash(seed, steps, Some(at), mode, false)
+            let life = run_with_crash(seed, steps, Some(at), mode, false)
                 .map_err(|e| format!("crash at disk operation {at} of {operations}, {mode:?}: {e}"))?;
+            // Every life ends with a crash; the one that was asked for comes on top.
+            if life.crashes < 2 {
+                return Err(format!("no crash at disk operation {at} of {operations}, {mode:?}"));
+            }
             report.lives += 1;
         }
     }

@@ -32,24 +32,21 @@ pub struct Evidence<'a> {
     pub clocks: &'a Clocks,
     pub now_ms: u64,
     pub quota: bool,
-    /// After a crash: some of the last operations may be missing, and nobody was answered.
+    /// After a crash: some of the last operations may be missing, if nobody was told that they are done.
     pub crashed: bool,
     pub member_id: u64,
     /// A call is answered with a timeout after this.
     pub timeout_ms: u64,
 }
 
-/// How far the best explanation came, and why it failed.
-#[derive(Default)]
-struct Failure {
-    at: usize,
-    why: String,
-}
+/// How many failed explanations are told.
+const WHYS_MAX: usize = 4;
 
 struct Search<'a> {
     evidence: &'a Evidence<'a>,
     asked: &'a [Asked],
-    failure: Failure,
+    /// Why each explanation that was tried failed, the first of them.
+    whys: Vec<String>,
 }
 
 /// A course of events so far.
@@ -63,19 +60,20 @@ struct Course {
 /// The state after everything that happened, and how many of the asked operations did.
 ///
 /// # Errors
-/// Nothing explains it; the text says how far the best explanation came.
+/// Nothing explains it; the text says why not.
 pub fn explain(model: &Model, asked: &[Asked], evidence: &Evidence<'_>) -> Result<(Model, usize), String> {
-    let mut search = Search { evidence, asked, failure: Failure::default() };
+    let mut search = Search { evidence, asked, whys: Vec::new() };
     let course = Course { model: model.clone(), late_alarm: false };
     match search.follow(course, 0) {
         Some(found) => Ok(found),
-        None => Err(search.failure.why),
+        None => Err(search.whys.join("; or: ")),
     }
 }
 
 impl Search<'_> {
     fn follow(&mut self, course: Course, at: usize) -> Option<(Model, usize)> {
-        if at == self.asked.len() || self.evidence.crashed {
+        let told = |a: &Asked| matches!(a.reply, Some(Ok(_)));
+        if at == self.asked.len() || self.evidence.crashed && !self.asked[at..].iter().any(told) {
             match self.finish(course.clone(), at == self.asked.len()) {
                 Ok(model) => return Some((model, at)),
                 Err(why) => self.fail(at, why),
@@ -95,8 +93,8 @@ impl Search<'_> {
     }
 
     fn fail(&mut self, at: usize, why: String) {
-        if at >= self.failure.at {
-            self.failure = Failure { at, why };
+        if self.whys.len() < WHYS_MAX {
+            self.whys.push(format!("after {at} of {}: {why}", self.asked.len()));
         }
     }
 

@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, VecDeque};
 const MEMBER_ID: u64 = 0x8e9e_05c5_2164_694d;
 const CLUSTER_ID: u64 = 0xcdf8_18e1_94e3_a8c4;
 const TICK_MS: u64 = 100;
+const COMPACTION_PAUSE_MS: u64 = 10;
 const ELECTION_TICKS: u64 = 10;
 /// How the member sees it: 5 s and two election timeouts.
 const TIMEOUT_MS: u64 = 5000 + 2 * TICK_MS * ELECTION_TICKS;
@@ -138,6 +139,12 @@ struct World {
     disk: SimDisk,
     /// A fault is armed: the member may die of it.
     armed: bool,
+    /// A fault was armed since the member came up: it may have refused something.
+    harmed: bool,
+    /// In a sweep: the disk operation, counted from the beginning, at which the power goes.
+    crash_at: Option<u64>,
+    /// What every crash leaves; `None`: drawn.
+    crash_mode: Option<Crash>,
     now_ms: u64,
     member: Option<Member<u64>>,
     job: Option<Box<CheckpointJob>>,
@@ -170,6 +177,7 @@ pub fn run(seed: u64, steps: u64, verbose: bool) -> Result<Report, String> {
 }
 
 /// Runs one seed without random faults and crashes at disk operation `at`, counted from the beginning; `None`: never.
+/// Every crash of this life but the last leaves what `crash` says; the last loses everything that was not synced.
 ///
 /// # Errors
 /// What went wrong, for people.
@@ -178,11 +186,10 @@ pub fn run_with_crash(seed: u64, steps: u64, at: Option<u64>, crash: Crash, verb
     world.plan.faults = false;
     world.plan.streams = world.plan.streams.min(1);
     world.plan.big_values = false;
-    if let Some(at) = at {
-        world.disk.crash_after(at);
-        world.armed = true;
-    }
-    world.start_crashing(crash)?;
+    world.crash_mode = Some(crash);
+    world.crash_at = at;
+    world.arm_sweep();
+    world.start_crashing()?;
     world.live(steps)
 }
 
@@ -195,6 +202,9 @@ impl World {
             rng,
             disk,
             armed: false,
+            harmed: false,
+            crash_at: None,
+            crash_mode: None,
             now_ms: 0,
             member: None,
             job: None,
@@ -266,11 +276,7 @@ impl World {
     }
 
     fn draw_crash(&mut self) -> Crash {
-        match self.rng.below(3) {
-            0 => Crash::Lose,
-            1 => Crash::Random,
-            _ => Crash::Keep,
-        }
+        self.crash_mode.unwrap_or_else(|| [Crash::Lose, Crash::Random, Crash::Keep][self.rng.below(3) as usize])
     }
 
     /// Arms a failure somewhere in the next disk operations; it shows as a fatal error in some later step.
@@ -282,7 +288,7 @@ impl World {
             2 => self.disk.inject(Fault::Full(after * 512)),
             _ => self.disk.crash_after(after),
         }
-        self.armed = true;
+        (self.armed, self.harmed) = (true, true);
         self.say(|| format!("the disk will fail after {after} operations"));
         Ok(())
     }
@@ -375,12 +381,21 @@ impl World {
         }
     }
 
+    /// Whether a compaction has anything left to do: its next batch is due after the pause, which is shorter than a tick.
+    fn compacting(&self) -> bool {
+        self.member.as_ref().is_some_and(|m| m.next_tick_ms() <= self.now_ms + COMPACTION_PAUSE_MS)
+    }
+
     /// Without faults everything asked is answered, watchers are owed nothing, and the state is the model's.
     fn settle(&mut self) -> Result<(), String> {
-        self.disk.inject(Fault::Heal);
-        self.armed = false;
+        // In a sweep the one crash may still be to come, here too.
+        if self.plan.faults {
+            self.disk.inject(Fault::Heal);
+            self.armed = false;
+        }
         for round in 0.. {
-            self.now_ms += 200;
+            let busy = self.compacting();
+            self.now_ms += if busy { COMPACTION_PAUSE_MS } else { 230 };
             self.work()?;
             self.advance_job()?;
             self.look_at_images()?;
@@ -391,10 +406,10 @@ impl World {
             };
             self.capture_prev();
             let answered = self.asked.is_empty() && self.calls.is_empty() && self.images.is_empty();
-            if round >= 20 && quiet && answered && self.job.is_none() && self.done.is_none() {
+            if round >= 20 && !busy && quiet && answered && self.job.is_none() && self.done.is_none() {
                 break;
             }
-            if round > 400 {
+            if round > 4000 {
                 let waiting = self.calls.values().next();
                 return Err(format!("there is no peace; quiet: {quiet}, waiting: {waiting:?}"));
             }

@@ -31,9 +31,7 @@ pub(super) enum Call {
     Status {
         errors: usize,
     },
-    Defragment {
-        armed: bool,
-    },
+    Defragment,
     Snapshot {
         revision: i64,
     },
@@ -113,7 +111,7 @@ impl World {
         let ticket = self.ticket();
         match self.rng.below(8) {
             0..=1 => {
-                self.calls.insert(ticket, Call::Defragment { armed: self.armed });
+                self.calls.insert(ticket, Call::Defragment);
                 self.say(|| format!("ask {ticket}: defragment"));
                 self.call(ticket, Request::Defragment(pb::DefragmentRequest {}))?;
             }
@@ -188,11 +186,11 @@ impl World {
                 let fits = r.errors.len() == *errors && r.leader == MEMBER_ID && r.raft_applied_index <= r.raft_index;
                 expect(fits && r.db_size_in_use <= r.db_size, "not the member's status")
             }
-            (Call::Defragment { .. }, Ok(Response::Defragment(_))) => {
+            (Call::Defragment, Ok(Response::Defragment(_))) => {
                 self.report.defragmented += 1;
                 Ok(())
             }
-            (Call::Defragment { armed }, Err(_)) => expect(*armed || self.armed, "refused without a fault"),
+            (Call::Defragment, Err(_)) => expect(self.harmed, "refused without a fault"),
             (Call::Physical { revision }, Ok(Response::Compact(_)) | Err(api::Error::Compacted)) => {
                 expect(*revision <= self.model.compacted, "nothing was compacted")
             }

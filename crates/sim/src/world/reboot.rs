@@ -1,6 +1,6 @@
 //! Crashes, downtime, and what must be true when the member is back.
 
-use super::{CLUSTER_ID, ELECTION_TICKS, MEMBER_ID, TICK_MS, TIMEOUT_MS, World};
+use super::{CLUSTER_ID, COMPACTION_PAUSE_MS, ELECTION_TICKS, MEMBER_ID, TICK_MS, TIMEOUT_MS, World};
 use crate::model::MIN_LEASE_TTL;
 use crate::streams::Streams;
 use crate::verdict::{self, Evidence};
@@ -20,10 +20,14 @@ impl World {
     }
 
     /// The first start; an armed crash may strike.
-    pub(super) fn start_crashing(&mut self, crash: Crash) -> Result<(), String> {
+    pub(super) fn start_crashing(&mut self) -> Result<(), String> {
         match self.boot() {
             Ok(()) => self.come_back(),
-            Err(_) if self.disk.crashed() => self.reboot(crash),
+            Err(_) if self.disk.crashed() => {
+                self.report.crashes += 1;
+                let crash = self.draw_crash();
+                self.reboot(crash)
+            }
             Err(e) => Err(e),
         }
     }
@@ -49,7 +53,8 @@ impl World {
             if attempt < crashes {
                 self.disk.crash_after(self.rng.below(30));
             }
-            self.armed = attempt < crashes;
+            self.armed = attempt < crashes || self.arm_sweep();
+            self.harmed = self.armed;
             match self.boot() {
                 Ok(()) => break,
                 Err(e) if self.disk.crashed() => {
@@ -62,6 +67,17 @@ impl World {
             }
         }
         self.come_back()
+    }
+
+    /// Arms the sweep's crash if it is still to come.
+    pub(super) fn arm_sweep(&mut self) -> bool {
+        let left = self.crash_at.and_then(|at| at.checked_sub(self.disk.operations()));
+        let left = left.filter(|left| *left > 0 || self.disk.operations() == 0);
+        if let Some(left) = left {
+            self.disk.crash_after(left);
+        }
+        self.armed = left.is_some();
+        self.armed
     }
 
     fn boot(&mut self) -> Result<(), String> {
@@ -93,8 +109,7 @@ impl World {
             member_id: MEMBER_ID,
             timeout_ms: TIMEOUT_MS,
         };
-        let mut asked: Vec<_> = self.asked.drain(..).collect();
-        asked.iter_mut().for_each(|a| a.reply = None);
+        let asked: Vec<_> = self.asked.drain(..).collect();
         let (model, survived) = verdict::explain(&self.model, &asked, &evidence).map_err(|e| {
             let (acknowledged, n) = (self.model.revision, asked.len());
             format!("after the crash nothing explains the state ({acknowledged} acknowledged, {n} on their way): {e}")
@@ -143,7 +158,7 @@ impl World {
             quota_bytes: self.plan.quota,
             auto_compaction: None,
             compaction_batch: self.plan.compaction_batch,
-            compaction_sleep_ms: 10,
+            compaction_sleep_ms: COMPACTION_PAUSE_MS,
             lease_checkpoint: self.plan.lease_checkpoint,
             checkpoint_bytes: self.plan.checkpoint_bytes,
             checkpoint_ms: self.plan.checkpoint_ms,

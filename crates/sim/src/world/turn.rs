@@ -4,7 +4,7 @@ use super::asks::Call;
 use super::{MEMBER_ID, TIMEOUT_MS, World};
 use crate::ops::Op;
 use crate::verdict::{self, Evidence, Outcome};
-use server::{Output, Response};
+use server::{Fatal, Output, Response};
 use std::collections::BTreeMap;
 use store::Change;
 
@@ -37,7 +37,15 @@ impl World {
         };
         let asked: Vec<_> = self.asked.drain(..).collect();
         let before = self.model.lease_ids();
-        (self.model, _) = verdict::explain(&self.model, &asked, &evidence)?;
+        self.model = match verdict::explain(&self.model, &asked, &evidence) {
+            Ok((model, _)) => model,
+            // The state can't be looked at: what was answered is held against what comes back.
+            Err(e) if self.disk.crashed() => {
+                self.asked = asked.into();
+                return self.died(&Fatal::new(e));
+            }
+            Err(e) => return Err(e),
+        };
         self.report.expired += before.iter().filter(|id| self.model.lease(**id).is_none()).count() as u64;
         self.clocks.follow(&self.model, self.now_ms);
         if let Some(id) = self.clocks.overdue(self.now_ms) {
