@@ -48,6 +48,10 @@ impl World {
     fn reboot(&mut self, mut crash: Crash) -> Result<(), String> {
         let crashes = if self.plan.faults && self.rng.one_in(3) { self.rng.below(BOOT_CRASHES_MAX + 1) } else { 0 };
         for attempt in 0.. {
+            if self.crash_at == Some(self.disk.operations()) {
+                // This was it.
+                self.crash_at = None;
+            }
             self.disk.reboot(crash);
             self.disk.inject(Fault::Heal);
             if attempt < crashes {
@@ -72,9 +76,9 @@ impl World {
     /// Arms the sweep's crash if it is still to come.
     pub(super) fn arm_sweep(&mut self) -> bool {
         let left = self.crash_at.and_then(|at| at.checked_sub(self.disk.operations()));
-        let left = left.filter(|left| *left > 0 || self.disk.operations() == 0);
-        if let Some(left) = left {
-            self.disk.crash_after(left);
+        match left {
+            Some(left) => self.disk.crash_after(left),
+            None => self.crash_at = None,
         }
         self.armed = left.is_some();
         self.armed
