@@ -80,7 +80,7 @@ impl World {
             Some(left) => self.disk.crash_after(left),
             None => self.crash_at = None,
         }
-        self.armed = left.is_some();
+        (self.armed, self.harmed) = (left.is_some(), left.is_some());
         self.armed
     }
 

@@ -11,6 +11,10 @@ use store::Change;
 impl World {
     /// Lets the member work and checks what comes out. A fatal error is a crash of the process.
     pub(super) fn work(&mut self) -> Result<(), String> {
+        if self.disk.crashed() {
+            // The member may have taken it for a failed defragmentation; but the power is gone.
+            return self.died(&Fatal::new("the power is gone"));
+        }
         let now = self.now_ms;
         let Some(member) = &mut self.member else { return Err("no member".into()) };
         match member.tick(now).and_then(|()| member.turn()) {
