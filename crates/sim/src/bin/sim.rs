@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 const USAGE: &str = "\
-usage: sim --seeds FROM..TO [--steps N] [--seconds S] [--verbose] [--keep-going]
-       sim --sweep SEED|FROM..TO [--steps N] [--stride N] [--seconds S]
+usage: sim --seeds FROM..TO [--steps N] [--seconds S] [--at-least N] [--verbose] [--keep-going]
+       sim --sweep SEED|FROM..TO [--steps N] [--stride N] [--seconds S] [--at-least N]
        sim --crash-at OPERATION:lose|random|keep --seeds SEED..SEED+1 [--steps N] [--verbose]
 
   --seeds FROM..TO   lives with random faults, each run twice: equal seeds must give equal traces
@@ -15,6 +15,7 @@ usage: sim --seeds FROM..TO [--steps N] [--seconds S] [--verbose] [--keep-going]
   --steps N          steps of a life (400; 60 in a sweep)
   --stride N         in a sweep: only each N-th disk operation
   --seconds S        stop after so long
+  --at-least N       fail when fewer seeds than N passed or were swept
   --verbose          every event of the first run
   --keep-going       do not stop at the first seed that fails";
 
@@ -25,6 +26,7 @@ struct Args {
     steps: Option<u64>,
     stride: u64,
     limit: Duration,
+    at_least: u64,
     verbose: bool,
     keep_going: bool,
 }
@@ -71,7 +73,7 @@ fn seeds(args: &Args) -> u64 {
     }
     println!("{done} seeds, each run twice: {total}");
     println!("{done} passed, {failed} failed");
-    failed
+    failed + too_few(done, args)
 }
 
 fn sweep(args: &Args) -> u64 {
@@ -95,7 +97,16 @@ fn sweep(args: &Args) -> u64 {
         }
     }
     println!("{done} seeds swept: {operations} disk operations, {lives} lives crashed there");
-    0
+    too_few(done, args)
+}
+
+/// A check that hardly ran has not passed: 1 when fewer seeds ran than were asked for.
+fn too_few(done: u64, args: &Args) -> u64 {
+    let few = done < args.at_least;
+    if few {
+        eprintln!("sim: {done} seeds in {:?}, at least {} were asked for", args.limit, args.at_least);
+    }
+    u64::from(few)
 }
 
 fn replay(args: &Args, at: u64, mode: disk::Crash) -> u64 {
@@ -120,6 +131,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
         steps: None,
         stride: 1,
         limit: Duration::MAX,
+        at_least: 0,
         verbose: false,
         keep_going: false,
     };
@@ -132,6 +144,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
             "--steps" => parsed.steps = Some(number(&value()?)?),
             "--stride" => parsed.stride = number(&value()?)?,
             "--seconds" => parsed.limit = Duration::from_secs(number(&value()?)?),
+            "--at-least" => parsed.at_least = number(&value()?)?,
             "--verbose" => parsed.verbose = true,
             "--keep-going" => parsed.keep_going = true,
             other => return Err(format!("unknown flag {other}")),
