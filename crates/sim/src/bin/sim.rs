@@ -104,7 +104,7 @@ fn sweep(args: &Args) -> u64 {
 fn too_few(done: u64, args: &Args) -> u64 {
     let few = done < args.at_least;
     if few {
-        eprintln!("sim: {done} seeds in {:?}, at least {} were asked for", args.limit, args.at_least);
+        eprintln!("sim: only {done} seeds ran, at least {} were asked for", args.at_least);
     }
     u64::from(few)
 }
