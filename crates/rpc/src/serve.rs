@@ -2,6 +2,7 @@
 
 use crate::backend::Member;
 use crate::dispatch::{self, dispatch};
+use crate::pings::Policed;
 use crate::services::Services;
 use crate::stoppable::Open;
 use hyper::service::service_fn;
@@ -27,6 +28,12 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Header bytes a request may have (grpc-go's default).
 const HEADERS_MAX: u32 = 16 << 20;
+/// What grpc-go takes where etcd gives it no policy: between a client's pings, before a server's, and for its answer.
+const PING_MIN_TIME: Duration = Duration::from_secs(5 * 60);
+const PING_INTERVAL: Duration = Duration::from_secs(2 * 60 * 60);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Election timeouts without a leader that a stream bears (etcd `maxNoLeaderCnt`).
+const NO_LEADER_MAX: u32 = 3;
 /// Pause after a failed accept.
 const ACCEPT_BREATH: Duration = Duration::from_millis(50);
 
@@ -36,11 +43,35 @@ pub struct Limits {
     /// Bytes; a message may have 512 KiB more.
     pub max_request_bytes: usize,
     pub max_concurrent_streams: u32,
-    /// Clients that ping more often are told `too_many_pings` and disconnected.
+    /// Clients that ping more often are told `too_many_pings` and disconnected. Zero: grpc-go's five minutes.
     pub keepalive_min_time: Duration,
-    /// Server pings; zero = none.
+    /// Server pings, and how long their answers may take. Either zero: grpc-go's two hours and twenty seconds.
     pub keepalive_interval: Duration,
     pub keepalive_timeout: Duration,
+    /// Streams that want a leader end after three of these without one.
+    pub election_timeout: Duration,
+}
+
+impl Limits {
+    pub(crate) fn max_message(&self) -> usize {
+        self.max_request_bytes.saturating_add(OVERHEAD)
+    }
+
+    /// How long a stream that wants a leader goes on without.
+    pub(crate) fn leaderless(&self) -> Duration {
+        self.election_timeout * NO_LEADER_MAX
+    }
+
+    fn client_pings(&self) -> Duration {
+        if self.keepalive_min_time.is_zero() { PING_MIN_TIME } else { self.keepalive_min_time }
+    }
+
+    fn server_pings(&self) -> (Duration, Duration) {
+        match (self.keepalive_interval, self.keepalive_timeout) {
+            (Duration::ZERO, _) | (_, Duration::ZERO) => (PING_INTERVAL, PING_TIMEOUT),
+            both => both,
+        }
+    }
 }
 
 /// Where clients connect.
@@ -125,9 +156,8 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .max_header_list_size(HEADERS_MAX)
         .max_pending_accept_reset_streams(1024)
         .max_send_buf_size(1 << 20);
-    if !limits.keepalive_interval.is_zero() {
-        http2.keep_alive_interval(limits.keepalive_interval).keep_alive_timeout(limits.keepalive_timeout);
-    }
+    let (interval, timeout) = limits.server_pings();
+    http2.keep_alive_interval(interval).keep_alive_timeout(timeout);
     builder
 }
 
@@ -142,7 +172,6 @@ pub async fn serve<M: Member>(
     let (open, mut calls) = mpsc::channel::<()>(1);
     let builder = Arc::new(builder(&limits));
     let services = Services(member);
-    let max_message = limits.max_request_bytes + OVERHEAD;
     loop {
         let connection = tokio::select! {
             connection = connections.recv() => connection,
@@ -150,10 +179,11 @@ pub async fn serve<M: Member>(
         };
         let Some(Connection { stream, slot }) = connection else { break };
         let opened = match stream {
-            Stream::Tcp(s) => TcpStream::from_std(s)
-                .map(|s| serve_one(s, &builder, &services, max_message, &graceful, &stop, &open, slot)),
+            Stream::Tcp(s) => {
+                TcpStream::from_std(s).map(|s| serve_one(s, &builder, &services, limits, &graceful, &stop, &open, slot))
+            }
             Stream::Unix(s) => UnixStream::from_std(s)
-                .map(|s| serve_one(s, &builder, &services, max_message, &graceful, &stop, &open, slot)),
+                .map(|s| serve_one(s, &builder, &services, limits, &graceful, &stop, &open, slot)),
         };
         if let Err(e) = opened {
             tracing::warn!(error = %e, "failed to serve a client connection");
@@ -177,7 +207,7 @@ fn serve_one<M: Member, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     builder: &Arc<auto::Builder<TokioExecutor>>,
     services: &Services<M>,
-    max_message: usize,
+    limits: Limits,
     graceful: &GracefulShutdown,
     stop: &watch::Receiver<bool>,
     open: &Open,
@@ -190,11 +220,12 @@ fn serve_one<M: Member, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         let (services, stop, open) = (services.clone(), stop.clone(), open.clone());
         async move {
             Ok::<_, Infallible>(match open.upgrade() {
-                Some(open) => dispatch(services, max_message, stop, open, request).await,
+                Some(open) => dispatch(services, &limits, stop, open, request).await,
                 None => dispatch::stopped(),
             })
         }
     });
+    let stream = Policed::new(stream, limits.client_pings());
     let watcher = graceful.watcher();
     tokio::spawn(async move {
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
