@@ -1,23 +1,35 @@
 //! Where the programs under test are.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
 
-/// Our server: `OXETCD_BIN`, else `etcd` in `target/release` or `target/debug` (the newer one) around this test.
+/// Our server: `OXETCD_BIN`, else built now, as the profile and target folder of this test have it; so a test never asks
+/// yesterday's server.
 ///
-/// Panics when there is none: a black-box test without a server proves nothing.
+/// Panics when it can't be built: a black-box test without a server proves nothing.
 pub fn our_etcd() -> PathBuf {
-    if let Some(path) = std::env::var_os("OXETCD_BIN") {
-        return PathBuf::from(path);
-    }
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| std::env::var_os("OXETCD_BIN").map_or_else(build, PathBuf::from)).clone()
+}
+
+fn build() -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
-    let mut found: Vec<PathBuf> = test
-        .ancestors()
-        .filter(|dir| dir.file_name().is_some_and(|name| name == "target"))
-        .flat_map(|target| [target.join("release/etcd"), target.join("debug/etcd")])
-        .filter(|path| path.is_file())
-        .collect();
-    found.sort_by_key(|path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok());
-    found.pop().expect("no server to test: build the crate `etcd` first or set OXETCD_BIN")
+    // target/debug/deps/this-test
+    let profile = test.ancestors().nth(2).expect("a test is built below its target folder");
+    let target = profile.parent().expect("a test is built below its target folder");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["build", "--quiet", "--locked", "-p", "etcd", "--bin", "etcd"]);
+    command.arg("--target-dir").arg(target);
+    if profile.ends_with("release") {
+        command.arg("--release");
+    }
+    let status = command.status().expect("cargo runs this test, so it is there");
+    assert!(status.success(), "the server does not build: {status}");
+    profile.join("etcd")
 }
 
 /// The reference programs, as `tools/reference-etcd` lays them out.

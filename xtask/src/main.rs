@@ -3,6 +3,10 @@
 //! `cargo run -p xtask -- protos` writes the protobuf code: messages into `crates/api/src/pb/`, gRPC
 //! service stubs into `crates/rpc/src/pb/`. Both are checked in, so a user builds neither protoc nor a
 //! generator. `cargo run -p xtask -- protos --check` fails when the checked-in code is stale.
+//!
+//! `cargo run -p xtask -- dependencies` checks licences, sources and bans of everything in Cargo.lock.
+
+mod dependencies;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -44,7 +48,8 @@ fn main() -> ExitCode {
     let outcome = match args.as_slice() {
         ["protos"] => protos(false),
         ["protos", "--check"] => protos(true),
-        _ => Err("usage: xtask protos [--check]".into()),
+        ["dependencies"] => dependencies::check(),
+        _ => Err("usage: xtask protos [--check] | dependencies".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -259,14 +259,17 @@ impl Inner {
 
     /// Pages taken by the extent at `id`, whose flags must be these.
     pub fn extent_len(&self, id: u64, flags: u16, hwm: u64) -> Result<u64, Error> {
+        if id < 2 || id >= hwm {
+            return Err(Error::corrupt(id, 0, format!("page is outside [2, {hwm})")));
+        }
         let mut bytes = [0; HEADER];
-        let at = id.saturating_mul(self.page_size as u64);
+        let at = id * self.page_size as u64;
         self.file.read_exact_at(&mut bytes, at).map_err(Error::io("read a page"))?;
         let (found, _, overflow) = page::check_header(id, &bytes)?;
         if found != flags {
             return Err(Error::corrupt(id, 8, format!("flags are {found:#x}, not {flags:#x}")));
         }
-        if id.saturating_add(u64::from(overflow)) >= hwm {
+        if u64::from(overflow) >= hwm - id {
             return Err(Error::corrupt(id, 12, format!("{overflow} overflow pages reach past the end")));
         }
         Ok(1 + u64::from(overflow))

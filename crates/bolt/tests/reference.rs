@@ -1,5 +1,7 @@
 //! `bbolt check` on files of ours; needs the reference binaries (`OXETCD_REFERENCE`).
 
+#![allow(clippy::disallowed_methods, reason = "the reference tools read real files")]
+
 use bolt::{Db, Fill, Options};
 use bytes::Bytes;
 use disk::RealDisk;

@@ -1,505 +1,368 @@
-//! The node: terms, votes, leadership, and what it wants done.
+//! The node as its owner sees it: inputs in, [`Ready`] out.
+//!
+//! ```text
+//!  propose, read_index, tick, step ─► RawNode ─► ready(): send messages, store, apply
+//!                 ▲                                   │
+//!                 └──── step(response) · advance() ◄──┘
+//! ```
+//! With asynchronous storage writes, storing and applying are messages to local threads. Each carries the responses
+//! that rest on it: they are delivered, to whomever they are addressed, when it is done — a node's own back through
+//! [`RawNode::step`]. Appends complete in order, and so do applies; the two may overtake each other, and several may
+//! be under way. A peer's message that claims to come from this node must not get here: it would pass for such a
+//! response.
+//!
+//! What appends write must survive a crash as a prefix: an append that only moves the commit index may be lost, but not
+//! if anything after it survives. Members of an older configuration could win an election otherwise.
 
-use crate::MemoryStorage;
-use crate::log::Log;
-use api::raft::{ConfChange, ConfChangeKind, ConfState, Entry, EntryKind, HardState, Message, MessageType};
+use crate::confchange::ConfChangeV2;
+use crate::config::{BasicStatus, Config, Error, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, Ready, Role, SoftState};
+use crate::logging::LogLine;
+use crate::progress::Progress;
+use crate::state::Raft;
+use crate::tracker::MemberConfig;
+use crate::{MemoryStorage, ReadOnlyOption};
+use api::raft::{ConfChange, ConfState, Entry, EntryKind, HardState, Message, MessageType};
 use bytes::Bytes;
-
-/// Addressee of `MsgStorageAppend`.
-pub const LOCAL_APPEND_THREAD: u64 = u64::MAX;
-/// Addressee of `MsgStorageApply`.
-pub const LOCAL_APPLY_THREAD: u64 = u64::MAX - 1;
-
-/// How a node behaves. Ticks are the caller's.
-#[derive(Clone, Debug)]
-pub struct Config {
-    pub id: u64,
-    pub election_tick: usize,
-    pub heartbeat_tick: usize,
-    /// Index up to which entries are applied already.
-    pub applied: u64,
-    /// Bytes of entries in one `MsgStorageApply`.
-    pub max_size_per_msg: u64,
-    /// Seeds the randomised election timeout.
-    pub seed: u64,
-}
-
-/// Why a call was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Error {
-    /// No leader, or this node may not propose now.
-    ProposalDropped,
-    /// A completion or message of an older term, or one that this node can't use.
-    Stale,
-}
-
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Error::ProposalDropped => "raft proposal dropped",
-            Error::Stale => "raft: stale message",
-        })
-    }
-}
-
-impl std::error::Error for Error {}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Role {
-    #[default]
-    Follower,
-    Candidate,
-    Leader,
-}
-
-/// A read-index request that was confirmed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReadState {
-    pub index: u64,
-    pub request_ctx: Bytes,
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ready {
-    pub read_states: Vec<ReadState>,
-    pub messages: Vec<Message>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BasicStatus {
-    pub hard_state: HardState,
-    pub applied: u64,
-    pub leader: u64,
-    pub role: Role,
-}
 
 /// One participant.
 #[derive(Debug)]
 pub struct RawNode {
-    config: Config,
-    role: Role,
-    term: u64,
-    vote: u64,
-    leader: u64,
-    conf: ConfState,
-    log: Log,
-    elapsed: usize,
-    timeout: usize,
-    random: u64,
-    /// Index of the newest conf change proposed; another waits until it is applied.
-    pending_conf_index: u64,
-    /// ReadIndex requests made before the first commit of the term.
-    early_reads: Vec<Bytes>,
-    read_states: Vec<ReadState>,
-    /// The hard state last handed out.
-    stored: HardState,
-    /// Vote and acknowledgement of this node, waiting for their sync.
-    vote_pending: bool,
+    raft: Raft,
+    /// What was last handed out.
+    soft_state: SoftState,
+    hard_state: HardState,
+    /// What [`RawNode::advance`] completes.
+    on_advance: Vec<Message>,
 }
 
 impl RawNode {
     /// # Errors
-    /// Id 0, no election tick, or a configuration of several voters.
+    /// A setting is out of range, or what is stored contradicts itself.
     pub fn new(config: Config, storage: MemoryStorage) -> Result<RawNode, String> {
-        if config.id == 0 || config.election_tick <= config.heartbeat_tick {
-            return Err("the id must not be 0 and the election tick must exceed the heartbeat tick".into());
-        }
-        let hard_state = storage.hard_state();
-        let conf = storage.conf_state().clone();
-        check_conf(&conf)?;
-        if hard_state.commit > storage.last_index() {
-            return Err(format!(
-                "commit index {} is past the end of the log at {}: the log lost entries",
-                hard_state.commit,
-                storage.last_index()
-            ));
-        }
-        let log = Log::new(storage, config.applied);
-        let mut node = RawNode {
-            role: Role::Follower,
-            term: hard_state.term,
-            vote: hard_state.vote,
-            leader: 0,
-            conf,
-            log,
-            elapsed: 0,
-            timeout: 0,
-            random: config.seed,
-            pending_conf_index: 0,
-            early_reads: Vec::new(),
-            read_states: Vec::new(),
-            stored: hard_state,
-            vote_pending: false,
-            config,
-        };
-        node.draw_timeout();
-        Ok(node)
-    }
-
-    fn draw_timeout(&mut self) {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z ^= z >> 27;
-        self.elapsed = 0;
-        self.timeout = self.config.election_tick + (z % self.config.election_tick as u64) as usize;
-    }
-
-    fn promotable(&self) -> bool {
-        self.conf.voters.contains(&self.config.id)
+        let stored = storage.hard_state();
+        let raft = Raft::new(config, storage)?;
+        let soft_state = raft.soft_state();
+        // What is applied is committed, even if the commit index that says so was never stored: then it will be.
+        let hard_state = if stored.is_empty() { raft.hard_state() } else { stored };
+        Ok(RawNode { raft, soft_state, hard_state, on_advance: Vec::new() })
     }
 
     /// Time passed by one tick.
     pub fn tick(&mut self) {
-        self.elapsed += 1;
-        if self.role != Role::Leader && self.elapsed >= self.timeout {
-            self.campaign();
-        }
+        self.raft.tick();
     }
 
-    /// Stands for election, unless it is no voter or a committed conf change is not applied yet.
+    /// Stands for election now, unless it leads, is no voter, or a committed conf change is not applied yet.
     pub fn campaign(&mut self) {
-        self.draw_timeout();
-        if self.role == Role::Leader || !self.promotable() || self.has_unapplied_conf_change() {
-            return;
-        }
-        self.term += 1;
-        self.vote = self.config.id;
-        self.role = Role::Candidate;
-        self.leader = 0;
-        // The vote counts when it is durable: its response comes back with the append.
-        self.vote_pending = true;
+        self.raft.hup();
     }
 
-    fn has_unapplied_conf_change(&self) -> bool {
-        let (from, to) = (self.log.applied + 1, self.log.committed + 1);
-        let entries = self.log.storage.entries(from, to, u64::MAX);
-        entries.iter().any(|e| e.kind != EntryKind::Normal)
+    fn local(&self, kind: MessageType) -> Message {
+        Message { kind, from: self.raft.id, ..Message::default() }
     }
 
-    fn become_leader(&mut self) {
-        self.role = Role::Leader;
-        self.leader = self.config.id;
-        // Conservatively: an earlier conf change may still be unapplied.
-        self.pending_conf_index = self.log.last_index();
-        self.append(EntryKind::Normal, Bytes::new());
-    }
-
-    fn append(&mut self, kind: EntryKind, data: Bytes) {
-        let index = self.log.last_index() + 1;
-        self.log.append(Entry { term: self.term, index, kind, data });
-    }
-
-    /// Proposes data.
+    /// Proposes data; a follower sends it to its leader, which may still drop it.
     ///
     /// # Errors
-    /// This node does not lead.
+    /// Dropped: no leader is known, leadership is being handed over, or too much is uncommitted.
     pub fn propose(&mut self, data: Bytes) -> Result<(), Error> {
-        if self.role != Role::Leader || !self.promotable() {
-            return Err(Error::ProposalDropped);
-        }
-        self.append(EntryKind::Normal, data);
-        Ok(())
+        self.propose_entry(Entry { data, ..Entry::default() })
     }
 
     /// Proposes a conf change; while another is unapplied it becomes an empty entry, as in etcd.
     ///
     /// # Errors
-    /// This node does not lead.
+    /// As [`RawNode::propose`].
     pub fn propose_conf_change(&mut self, change: &ConfChange) -> Result<(), Error> {
-        if self.role != Role::Leader || !self.promotable() {
-            return Err(Error::ProposalDropped);
-        }
-        if self.pending_conf_index > self.log.applied {
-            self.append(EntryKind::Normal, Bytes::new());
-        } else {
-            self.append(EntryKind::ConfChange, change.encode().into());
-            self.pending_conf_index = self.log.last_index();
-        }
-        Ok(())
+        let (kind, data) = (EntryKind::ConfChange, change.encode().into());
+        self.propose_entry(Entry { kind, data, ..Entry::default() })
     }
 
-    /// Takes a committed conf change into effect; `node_id` 0 changes nothing.
+    /// Proposes a change of several members, or to leave a joint configuration. etcd never does.
     ///
     /// # Errors
-    /// The change would make a configuration that this stage can't serve.
+    /// As [`RawNode::propose`].
+    pub fn propose_conf_change_v2(&mut self, change: &ConfChangeV2) -> Result<(), Error> {
+        let (kind, data) = (EntryKind::ConfChangeV2, change.encode().into());
+        self.propose_entry(Entry { kind, data, ..Entry::default() })
+    }
+
+    /// Proposes several pieces of data at once: one message to each follower instead of many. All or none of them.
+    ///
+    /// # Errors
+    /// As [`RawNode::propose`].
+    pub fn propose_batch(&mut self, data: impl IntoIterator<Item = Bytes>) -> Result<(), Error> {
+        let entries: Vec<Entry> = data.into_iter().map(|data| Entry { data, ..Entry::default() }).collect();
+        match entries.is_empty() {
+            true => Ok(()),
+            false => self.propose_entries(entries),
+        }
+    }
+
+    fn propose_entry(&mut self, entry: Entry) -> Result<(), Error> {
+        self.propose_entries(vec![entry])
+    }
+
+    fn propose_entries(&mut self, entries: Vec<Entry>) -> Result<(), Error> {
+        match self.raft.role {
+            Role::Leader => self.raft.propose(entries),
+            _ => self.raft.step(Message { entries, ..self.local(MessageType::MsgProp) }),
+        }
+    }
+
+    /// Takes a committed conf change into effect, when its entry is applied; `node_id` 0 changes nothing.
+    ///
+    /// # Errors
+    /// The change is against the rules, for example removes the last voter; nothing changed.
     pub fn apply_conf_change(&mut self, change: &ConfChange) -> Result<ConfState, String> {
-        let mut conf = self.conf.clone();
-        let id = change.node_id;
-        if id != 0 && change.kind != ConfChangeKind::UpdateNode {
-            conf.voters.retain(|v| *v != id);
-            conf.learners.retain(|v| *v != id);
-            match change.kind {
-                ConfChangeKind::AddNode => conf.voters.push(id),
-                ConfChangeKind::AddLearnerNode => conf.learners.push(id),
-                ConfChangeKind::RemoveNode | ConfChangeKind::UpdateNode => {}
-            }
-            conf.voters.sort_unstable();
-            conf.learners.sort_unstable();
-        }
-        check_conf(&conf)?;
-        self.conf = conf;
-        Ok(self.conf.clone())
+        self.raft.apply_conf_change(&ConfChangeV2::from(change))
     }
 
-    /// Asks for the index that a linearizable read must wait for; answered by a [`ReadState`].
-    pub fn read_index(&mut self, context: Bytes) {
-        match self.role {
-            Role::Leader if self.committed_in_term() => self.confirm_read(context),
-            Role::Leader => self.early_reads.push(context),
-            // Without a leader raft drops the request; its caller has a deadline.
-            Role::Follower | Role::Candidate => {}
-        }
-    }
-
-    fn committed_in_term(&self) -> bool {
-        self.log.term(self.log.committed) == Some(self.term)
-    }
-
-    /// The only voter is its own quorum.
-    fn confirm_read(&mut self, request_ctx: Bytes) {
-        self.read_states.push(ReadState { index: self.log.committed, request_ctx });
-    }
-
-    /// Takes a completion of local storage work.
+    /// As [`RawNode::apply_conf_change`].
     ///
     /// # Errors
-    /// It is stale, or a kind of message that this stage does not serve.
+    /// The change is against the rules; nothing changed.
+    pub fn apply_conf_change_v2(&mut self, change: &ConfChangeV2) -> Result<ConfState, String> {
+        self.raft.apply_conf_change(change)
+    }
+
+    /// Asks for the index that a linearizable read must wait for; answered by a [`crate::ReadState`] with the same
+    /// context, or never: without a leader, or if a message is lost, the caller asks again.
+    pub fn read_index(&mut self, context: Bytes) {
+        let entries = vec![Entry { data: context, ..Entry::default() }];
+        let message = self.local(MessageType::MsgReadIndex);
+        // Dropped requests have a deadline at their caller; there is nothing to say about them here.
+        let _dropped = self.raft.step(Message { entries, ..message });
+    }
+
+    /// Hands leadership to `to`. Ask at the leader, or at a follower, which passes it on.
+    pub fn transfer_leader(&mut self, to: u64) {
+        let message = Message { kind: MessageType::MsgTransferLeader, from: to, ..Message::default() };
+        let _nothing_to_refuse = self.raft.step(message);
+    }
+
+    /// A follower forgets who leads, in the same term, and may vote for another at once.
+    pub fn forget_leader(&mut self) {
+        self.raft.forget_leader();
+    }
+
+    /// The transport could not reach `id`: what is in flight to it is probably lost.
+    pub fn report_unreachable(&mut self, id: u64) {
+        let message = Message { kind: MessageType::MsgUnreachable, from: id, ..Message::default() };
+        let _nothing_to_refuse = self.raft.step(message);
+    }
+
+    /// Whether the snapshot sent to `id` arrived.
+    pub fn report_snapshot(&mut self, id: u64, arrived: bool) {
+        let kind = MessageType::MsgSnapStatus;
+        let _nothing_to_refuse = self.raft.step(Message { kind, from: id, reject: !arrived, ..Message::default() });
+    }
+
+    /// Takes a peer's message, or the completion of local storage work.
+    ///
+    /// # Errors
+    /// It is refused and nothing changed; refusals are part of the protocol. No message makes the core panic.
     pub fn step(&mut self, message: Message) -> Result<(), Error> {
-        match message.kind {
-            MessageType::MsgStorageAppendResp => self.appended(&message),
-            MessageType::MsgStorageApplyResp => {
-                if let Some(last) = message.entries.last() {
-                    self.log.applied = self.log.applied.max(last.index);
-                }
-                Ok(())
-            }
-            MessageType::MsgVoteResp if message.term == self.term && self.role == Role::Candidate => {
-                self.become_leader();
-                Ok(())
-            }
-            MessageType::MsgAppResp if message.term == self.term && self.role == Role::Leader => {
-                self.acknowledged(message.index);
-                Ok(())
-            }
-            _ => Err(Error::Stale),
-        }
+        self.raft.step_outside(message)
     }
 
-    fn appended(&mut self, message: &Message) -> Result<(), Error> {
-        if message.term != self.term {
-            return Err(Error::Stale);
-        }
-        if message.index != 0 {
-            self.log.stable_to(message.index, message.log_term);
-        }
-        Ok(())
+    fn durable_only(&self) -> bool {
+        self.raft.config.async_storage_writes
     }
 
-    /// This node's own durable match index: with one voter it is the quorum's.
-    fn acknowledged(&mut self, index: u64) {
-        if self.promotable() && index > self.log.committed && self.log.term(index) == Some(self.term) {
-            self.log.commit_to(index);
-            for context in std::mem::take(&mut self.early_reads) {
-                self.confirm_read(context);
-            }
-        }
-    }
-
-    fn hard_state(&self) -> HardState {
-        HardState { term: self.term, vote: self.vote, commit: self.log.committed }
-    }
-
+    /// Whether there is anything to be done.
     pub fn has_ready(&self) -> bool {
-        !self.read_states.is_empty()
-            || self.log.has_unstable()
-            || self.log.has_committed()
-            || self.vote_pending
-            || self.hard_state() != self.stored
+        let raft = &self.raft;
+        raft.log.unstable.has_next_entries()
+            || raft.log.has_committed(self.durable_only())
+            || !raft.messages.is_empty()
+            || !raft.after_append.is_empty()
+            || !raft.read_states.is_empty()
+            || raft.hard_state() != self.hard_state
+            || raft.soft_state() != self.soft_state
+            || raft.log.unstable.next_snapshot().is_some()
     }
 
-    /// Everything to be done now. Appends and applies are answered through [`RawNode::step`].
+    /// Everything to be done now. It counts as begun: the next call answers only what comes after.
+    ///
+    /// # Panics
+    /// With synchronous storage writes, if the last one was not [advanced](RawNode::advance).
     pub fn ready(&mut self) -> Ready {
-        let mut messages = Vec::new();
-        let entries = self.log.take_unstable();
-        let state = self.hard_state();
-        if !entries.is_empty() || state != self.stored || self.vote_pending {
-            messages.push(self.storage_append(entries, state));
-            self.stored = state;
+        assert!(self.on_advance.is_empty(), "a Ready was taken while another one was not advanced");
+        let mut ready = Ready {
+            soft_state: Some(self.raft.soft_state()).filter(|s| *s != self.soft_state),
+            read_states: std::mem::take(&mut self.raft.read_states),
+            messages: std::mem::take(&mut self.raft.messages),
+            hard_state: Some(self.raft.hard_state()).filter(|s| *s != self.hard_state).unwrap_or_default(),
+            entries: self.raft.log.unstable.next_entries(),
+            snapshot: self.raft.log.unstable.next_snapshot().cloned(),
+            committed_entries: Vec::new(),
+            must_sync: false,
+        };
+        let before = self.hard_state;
+        if let Some(state) = ready.soft_state {
+            self.soft_state = state;
         }
-        if self.log.has_committed() {
-            let entries = self.log.take_committed(self.config.max_size_per_msg);
-            messages.push(self.storage_apply(entries));
+        if !ready.hard_state.is_empty() {
+            self.hard_state = ready.hard_state;
         }
-        Ready { read_states: std::mem::take(&mut self.read_states), messages }
+        let promised = (self.hard_state.term, self.hard_state.vote) != (before.term, before.vote);
+        ready.must_sync = promised || !ready.entries.is_empty();
+        ready.committed_entries = self.raft.log.take_committed(self.durable_only());
+        self.raft.log.unstable.accept_in_progress();
+        let after_append = std::mem::take(&mut self.raft.after_append);
+        if self.durable_only() {
+            self.hand_out(&mut ready, after_append);
+        } else {
+            self.keep_for_advance(&mut ready, after_append);
+        }
+        ready
     }
 
-    fn storage_append(&mut self, entries: Vec<Entry>, state: HardState) -> Message {
-        let to_self =
-            |kind| Message { kind, to: self.config.id, from: self.config.id, term: self.term, ..Message::default() };
-        let mut responses = Vec::new();
-        if let Some(last) = entries.last() {
-            let done = to_self(MessageType::MsgStorageAppendResp);
-            responses.push(Message { from: LOCAL_APPEND_THREAD, index: last.index, log_term: last.term, ..done });
-            if self.role == Role::Leader {
-                responses.push(Message { index: last.index, ..to_self(MessageType::MsgAppResp) });
-            }
+    /// Turns the work of a Ready into messages.
+    fn hand_out(&self, ready: &mut Ready, responses: Vec<Message>) {
+        let entries = std::mem::take(&mut ready.entries);
+        let state = std::mem::take(&mut ready.hard_state);
+        let snapshot = ready.snapshot.take();
+        if !entries.is_empty() || !state.is_empty() || snapshot.is_some() || !responses.is_empty() {
+            ready.messages.push(self.storage_append(entries, state, snapshot, responses));
         }
-        if std::mem::take(&mut self.vote_pending) {
-            responses.push(to_self(MessageType::MsgVoteResp));
+        let committed = std::mem::take(&mut ready.committed_entries);
+        if !committed.is_empty() {
+            ready.messages.push(self.storage_apply(committed));
         }
+    }
+
+    /// The completion is of the newest unstable entry, not of the newest in this message: what was stored by an
+    /// older append in flight, and dropped as stale by a change of term, is covered by this one.
+    fn storage_append(
+        &self,
+        entries: Vec<Entry>,
+        state: HardState,
+        snapshot: Option<api::raft::Snapshot>,
+        mut responses: Vec<Message>,
+    ) -> Message {
+        responses.extend(self.raft.storage_append_resp());
         Message {
             kind: MessageType::MsgStorageAppend,
             to: LOCAL_APPEND_THREAD,
-            from: self.config.id,
+            from: self.raft.id,
             term: state.term,
             vote: state.vote,
             commit: state.commit,
             entries,
+            snapshot,
             responses,
             ..Message::default()
         }
     }
 
     fn storage_apply(&self, entries: Vec<Entry>) -> Message {
-        let done = Message {
-            kind: MessageType::MsgStorageApplyResp,
-            to: self.config.id,
-            from: LOCAL_APPLY_THREAD,
-            // Only the place matters, not the bytes.
-            entries: entries.last().map(|e| Entry { data: Bytes::new(), ..e.clone() }).into_iter().collect(),
-            ..Message::default()
-        };
+        let responses = vec![self.applied(&entries)];
+        let kind = MessageType::MsgStorageApply;
+        let (to, from) = (LOCAL_APPLY_THREAD, self.raft.id);
+        Message { kind, to, from, entries, responses, ..Message::default() }
+    }
+
+    /// The completion of an apply: only the last place matters, not the bytes.
+    fn applied(&self, entries: &[Entry]) -> Message {
+        let last = entries.last().map(|e| Entry { data: Bytes::new(), ..*e });
         Message {
-            kind: MessageType::MsgStorageApply,
-            to: LOCAL_APPLY_THREAD,
-            from: self.config.id,
-            entries,
-            responses: vec![done],
+            kind: MessageType::MsgStorageApplyResp,
+            to: self.raft.id,
+            from: LOCAL_APPLY_THREAD,
+            entries: last.into_iter().collect(),
             ..Message::default()
         }
+    }
+
+    /// Messages leave after the work is done; what is meant for this node itself waits for [`RawNode::advance`].
+    fn keep_for_advance(&mut self, ready: &mut Ready, after_append: Vec<Message>) {
+        let (own, others): (Vec<_>, Vec<_>) = after_append.into_iter().partition(|m| m.to == self.raft.id);
+        ready.messages.extend(others);
+        self.on_advance = own;
+        self.on_advance.extend(self.raft.storage_append_resp());
+        if !ready.committed_entries.is_empty() {
+            self.on_advance.push(self.applied(&ready.committed_entries));
+        }
+    }
+
+    /// With synchronous storage writes: what the last [`Ready`] asked for is stored and applied.
+    pub fn advance(&mut self) {
+        for message in std::mem::take(&mut self.on_advance) {
+            // A completion may have become stale by the one before it.
+            let _refused = self.raft.step(message);
+        }
+    }
+
+    /// This node.
+    pub fn id(&self) -> u64 {
+        self.raft.id
     }
 
     /// 0 when none is known.
     pub fn leader(&self) -> u64 {
-        self.leader
+        self.raft.leader
     }
 
+    /// Where this node stands.
     pub fn basic_status(&self) -> BasicStatus {
-        BasicStatus { hard_state: self.hard_state(), applied: self.log.applied, leader: self.leader, role: self.role }
+        BasicStatus {
+            hard_state: self.raft.hard_state(),
+            applied: self.raft.log.applied,
+            leader: self.raft.leader,
+            role: self.raft.role,
+            transferee: self.raft.transferee,
+        }
     }
 
+    /// What is known of each member, by ascending id; of worth only at the leader.
+    pub fn progress(&self) -> impl Iterator<Item = (u64, &Progress)> {
+        self.raft.tracker.progress.iter().map(|(id, progress)| (*id, progress))
+    }
+
+    /// The configuration in force.
+    pub fn member_config(&self) -> &MemberConfig {
+        &self.raft.tracker.config
+    }
+
+    /// How reads are confirmed.
+    pub fn read_only_option(&self) -> ReadOnlyOption {
+        self.raft.config.read_only
+    }
+
+    /// The durable part of the log.
+    pub fn storage(&self) -> &MemoryStorage {
+        &self.raft.log.storage
+    }
+
+    /// To compact the log, and to say which snapshot to send. Entries are the core's.
     pub fn storage_mut(&mut self) -> &mut MemoryStorage {
-        &mut self.log.storage
+        &mut self.raft.log.storage
+    }
+
+    /// Index of the last entry, durable or not.
+    pub fn last_index(&self) -> u64 {
+        self.raft.log.last_index()
+    }
+
+    /// The term of an entry, durable or not; `None` outside the log.
+    pub fn term(&self, index: u64) -> Option<u64> {
+        self.raft.log.term(index)
     }
 
     /// Term of the last entry, for assertions.
     pub fn last_term(&self) -> u64 {
-        self.log.last_term()
-    }
-}
-
-fn check_conf(conf: &ConfState) -> Result<(), String> {
-    let others = conf.voters.len() > 1 || !conf.learners.is_empty() || !conf.voters_outgoing.is_empty();
-    match others {
-        true => Err(format!(
-            "the cluster has several members (voters {:x?}, learners {:x?}); this release serves clusters of one member: \
-             remove the others first, or use Go etcd",
-            conf.voters, conf.learners
-        )),
-        false => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use api::raft::{Snapshot, SnapshotMetadata};
-
-    fn node(storage: MemoryStorage) -> RawNode {
-        let config =
-            Config { id: 1, election_tick: 10, heartbeat_tick: 1, applied: 0, max_size_per_msg: 1 << 20, seed: 7 };
-        RawNode::new(config, storage).unwrap()
+        self.raft.log.last_term()
     }
 
-    fn voter() -> MemoryStorage {
-        let mut storage = MemoryStorage::new();
-        let conf_state = ConfState { voters: vec![1], ..ConfState::default() };
-        let metadata = SnapshotMetadata { conf_state, index: 0, term: 0 };
-        storage.restore(Snapshot { metadata, ..Snapshot::default() }, HardState::default());
-        storage
+    /// Lines for the log since the last call; empty unless [`Config::log_level`] asks for some.
+    pub fn take_logs(&mut self) -> Vec<LogLine> {
+        self.raft.logs.take()
     }
 
-    /// Runs the appends; answers applied entries.
-    fn settle(node: &mut RawNode) -> Vec<Entry> {
-        let mut applied = Vec::new();
-        while node.has_ready() {
-            for message in node.ready().messages {
-                if message.to == LOCAL_APPLY_THREAD {
-                    applied.extend(message.entries);
-                }
-                message.responses.into_iter().for_each(|r| node.step(r).unwrap());
-            }
-        }
-        applied
-    }
-
-    #[test]
-    fn one_voter_elects_itself_and_commits_what_is_durable() {
-        let mut n = node(voter());
-        n.campaign();
-        assert_eq!(n.basic_status().role, Role::Candidate, "its own vote is not durable yet");
-        assert_eq!(settle(&mut n).len(), 1);
-        n.propose("x".into()).unwrap();
-        let append = n.ready().messages.remove(0);
-        assert!(!n.log.has_committed(), "not durable, so not committed");
-        append.responses.into_iter().for_each(|r| n.step(r).unwrap());
-        let applied = settle(&mut n);
-        assert_eq!((applied[0].index, applied[0].data.as_ref()), (2, &b"x"[..]));
-        assert_eq!(n.basic_status().applied, 2);
-    }
-
-    #[test]
-    fn a_read_before_the_first_commit_of_the_term_waits_for_it() {
-        let mut n = node(voter());
-        n.campaign();
-        let vote = n.ready().messages.remove(0);
-        vote.responses.into_iter().for_each(|r| n.step(r).unwrap());
-        n.read_index("ctx".into());
-        assert!(n.read_states.is_empty());
-        settle(&mut n);
-        n.read_index("later".into());
-        assert_eq!(n.ready().read_states, [ReadState { index: 1, request_ctx: "later".into() }]);
-    }
-
-    #[test]
-    fn a_completion_of_an_older_term_is_ignored() {
-        let mut n = node(voter());
-        n.campaign();
-        settle(&mut n);
-        n.propose("x".into()).unwrap();
-        let mut append = n.ready().messages.remove(0);
-        append.responses[0].term -= 1;
-        assert_eq!(n.step(append.responses.remove(0)), Err(Error::Stale));
-    }
-
-    #[test]
-    fn a_second_conf_change_becomes_an_empty_entry_while_one_is_unapplied() {
-        let mut n = node(voter());
-        n.campaign();
-        settle(&mut n);
-        let change = ConfChange { node_id: 1, kind: ConfChangeKind::UpdateNode, ..ConfChange::default() };
-        n.propose_conf_change(&change).unwrap();
-        n.propose_conf_change(&change).unwrap();
-        let kinds: Vec<_> = settle(&mut n).iter().map(|e| e.kind).collect();
-        assert_eq!(kinds, [EntryKind::ConfChange, EntryKind::Normal]);
-    }
-
-    #[test]
-    fn several_voters_are_refused_by_name() {
-        let mut n = node(voter());
-        let change = ConfChange { node_id: 2, ..ConfChange::default() };
-        assert!(n.apply_conf_change(&change).unwrap_err().contains("one member"));
+    /// Replaces the election timeout, in ticks, until the next one is drawn: for tests that count ticks.
+    pub fn set_election_timeout(&mut self, ticks: usize) {
+        self.raft.timeout = ticks;
     }
 }

@@ -4,7 +4,7 @@ use crate::backend::Member;
 use crate::dispatch::{self, dispatch};
 use crate::pings::Policed;
 use crate::services::Services;
-use crate::stoppable::Open;
+use crate::stoppable::WeakOpen;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -170,8 +170,14 @@ pub async fn serve<M: Member>(
 ) {
     let graceful = GracefulShutdown::new();
     let (open, mut calls) = mpsc::channel::<()>(1);
-    let builder = Arc::new(builder(&limits));
-    let services = Services(member);
+    let server = Server {
+        builder: Arc::new(builder(&limits)),
+        services: Services(member),
+        limits,
+        stop: stop.clone(),
+        // Weak: an idle connection is not an open call.
+        open: open.downgrade(),
+    };
     loop {
         let connection = tokio::select! {
             connection = connections.recv() => connection,
@@ -179,11 +185,8 @@ pub async fn serve<M: Member>(
         };
         let Some(Connection { stream, slot }) = connection else { break };
         let opened = match stream {
-            Stream::Tcp(s) => {
-                TcpStream::from_std(s).map(|s| serve_one(s, &builder, &services, limits, &graceful, &stop, &open, slot))
-            }
-            Stream::Unix(s) => UnixStream::from_std(s)
-                .map(|s| serve_one(s, &builder, &services, limits, &graceful, &stop, &open, slot)),
+            Stream::Tcp(s) => TcpStream::from_std(s).map(|s| server.connect(s, &graceful, slot)),
+            Stream::Unix(s) => UnixStream::from_std(s).map(|s| server.connect(s, &graceful, slot)),
         };
         if let Err(e) = opened {
             tracing::warn!(error = %e, "failed to serve a client connection");
@@ -203,35 +206,39 @@ pub async fn serve<M: Member>(
     }
 }
 
-fn serve_one<M: Member, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    stream: S,
-    builder: &Arc<auto::Builder<TokioExecutor>>,
-    services: &Services<M>,
+/// What every connection of a thread shares.
+struct Server<M> {
+    builder: Arc<auto::Builder<TokioExecutor>>,
+    services: Services<M>,
     limits: Limits,
-    graceful: &GracefulShutdown,
-    stop: &watch::Receiver<bool>,
-    open: &Open,
-    slot: OwnedSemaphorePermit,
-) {
-    let (services, builder) = (services.clone(), builder.clone());
-    // Weak: an idle connection is not an open call.
-    let (stop, open) = (stop.clone(), open.downgrade());
-    let service = service_fn(move |request| {
-        let (services, stop, open) = (services.clone(), stop.clone(), open.clone());
-        async move {
-            Ok::<_, Infallible>(match open.upgrade() {
-                Some(open) => dispatch(services, &limits, stop, open, request).await,
-                None => dispatch::stopped(),
-            })
-        }
-    });
-    let stream = Policed::new(stream, limits.client_pings());
-    let watcher = graceful.watcher();
-    tokio::spawn(async move {
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        if let Err(e) = watcher.watch(connection.into_owned()).await {
-            tracing::debug!(error = %e, "client connection ended");
-        }
-        drop(slot);
-    });
+    stop: watch::Receiver<bool>,
+    open: WeakOpen,
+}
+
+impl<M: Member> Server<M> {
+    fn connect<S>(&self, stream: S, graceful: &GracefulShutdown, slot: OwnedSemaphorePermit)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (services, builder, limits) = (self.services.clone(), self.builder.clone(), self.limits);
+        let (stop, open) = (self.stop.clone(), self.open.clone());
+        let service = service_fn(move |request| {
+            let (services, stop, open) = (services.clone(), stop.clone(), open.clone());
+            async move {
+                Ok::<_, Infallible>(match open.upgrade() {
+                    Some(open) => dispatch(services, &limits, stop, open, request).await,
+                    None => dispatch::stopped(),
+                })
+            }
+        });
+        let stream = Policed::new(stream, limits.client_pings());
+        let watcher = graceful.watcher();
+        tokio::spawn(async move {
+            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+            if let Err(e) = watcher.watch(connection.into_owned()).await {
+                tracing::debug!(error = %e, "client connection ended");
+            }
+            drop(slot);
+        });
+    }
 }

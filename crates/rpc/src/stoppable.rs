@@ -11,6 +11,8 @@ use tokio::sync::mpsc;
 
 /// Held while a call is open; the server's stop waits for the last of them.
 pub(crate) type Open = mpsc::Sender<()>;
+/// What connections hold between calls.
+pub(crate) type WeakOpen = mpsc::WeakSender<()>;
 
 /// Why a stream has to end, once it has.
 pub(crate) type End = Pin<Box<dyn Future<Output = api::Error> + Send>>;

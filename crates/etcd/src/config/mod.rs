@@ -25,6 +25,7 @@ pub use identity::{cluster_id, initial_member_id};
 pub use table::Config;
 pub use url::{Scheme, Url};
 pub use validate::{local_member, validate};
+pub use yaml::read as read_file;
 
 use gates::Gate;
 use std::path::PathBuf;

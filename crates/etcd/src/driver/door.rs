@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Messages of a stream that may wait for the transport.
-const STREAM_MESSAGES: usize = 4;
+const STREAM_MESSAGES: usize = 32;
 
 /// Hands requests to the core's thread.
 pub struct Door {

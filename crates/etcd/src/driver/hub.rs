@@ -4,7 +4,7 @@
 use super::readers::{Job, Readers};
 use super::{Clock, Shared, core};
 use api::pb::etcdserverpb as pb;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ use tokio::sync::{mpsc, oneshot};
 const INPUT_MAX: usize = 16_384;
 /// How often the hub looks whether slow streams took something (etcd retries victims this often).
 const PACE_MS: u64 = 10;
+/// … and how often it looks at the clock when there is nothing of that kind.
+const IDLE_MS: u64 = 50;
 /// Inputs handled before outboxes are looked at again.
 const BATCH_MAX: usize = 1024;
 /// Room in a stream's channel: the hub keeps to [`OUTBOX_MAX`] event responses, answers to requests come on top.
@@ -30,13 +32,15 @@ pub enum Message {
     Close { stream: StreamId },
     Published { revision: i64, term: u64, changes: Vec<Change> },
     Resync { revision: i64, term: u64 },
-    History(HistoryResult),
 }
 
 /// The core's and the readers' end.
 #[derive(Clone, Debug)]
 pub struct Feed {
     inbox: Sender<Message>,
+    /// Not bounded by itself: there are never more results than jobs that the hub gave out. A bounded one could hold
+    /// up the readers that the hub waits for.
+    results: Sender<HistoryResult>,
     gap: Cell<bool>,
 }
 
@@ -60,7 +64,7 @@ impl Feed {
 
     /// Brings a history read back.
     pub fn history(&self, result: HistoryResult) {
-        drop(self.inbox.send(Message::History(result)));
+        drop(self.results.send(result));
     }
 }
 
@@ -131,10 +135,16 @@ struct Outlet {
     _alive: oneshot::Sender<()>,
 }
 
+/// The hub's end of its queues.
+pub struct Inputs {
+    messages: Receiver<Message>,
+    history: Receiver<HistoryResult>,
+}
+
 /// The hub's thread.
 pub struct Runner {
     hub: Hub,
-    inbox: Receiver<Message>,
+    inputs: Inputs,
     outlets: BTreeMap<u64, Outlet>,
     readers: Readers,
     feed: Feed,
@@ -147,16 +157,17 @@ pub struct Runner {
 }
 
 /// Both ends of the hub's inbox.
-pub fn channel() -> (Feed, Streams, Receiver<Message>) {
-    let (inbox, queue) = bounded(INPUT_MAX);
-    let feed = Feed { inbox: inbox.clone(), gap: Cell::new(false) };
-    (feed, Streams { inbox, next: Arc::new(AtomicU64::new(1)) }, queue)
+pub fn channel() -> (Feed, Streams, Inputs) {
+    let (inbox, messages) = bounded(INPUT_MAX);
+    let (results, history) = unbounded();
+    let feed = Feed { inbox: inbox.clone(), results, gap: Cell::new(false) };
+    (feed, Streams { inbox, next: Arc::new(AtomicU64::new(1)) }, Inputs { messages, history })
 }
 
 impl Runner {
     pub fn new(
         hub: Hub,
-        inbox: Receiver<Message>,
+        inputs: Inputs,
         readers: Readers,
         feed: Feed,
         core: super::Inbox,
@@ -165,7 +176,7 @@ impl Runner {
     ) -> Runner {
         Runner {
             hub,
-            inbox,
+            inputs,
             outlets: BTreeMap::new(),
             readers,
             feed,
@@ -177,18 +188,26 @@ impl Runner {
         }
     }
 
-    /// Runs until every other end of the inbox is gone.
+    /// Runs as long as the process.
     pub fn run(mut self) {
         let mut effects = Vec::new();
         loop {
-            match self.inbox.recv_timeout(Duration::from_millis(PACE_MS)) {
-                Ok(message) => self.take(message, &mut effects),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+            // Somebody to look after: soon. Nobody: only the clock of progress notifications.
+            let busy = self.outlets.values().any(|o| o.outstanding > 0);
+            let pace = Duration::from_millis(if busy { PACE_MS } else { IDLE_MS });
+            let (messages, history) = (self.inputs.messages.clone(), self.inputs.history.clone());
+            crossbeam_channel::select! {
+                recv(messages) -> message => if let Ok(message) = message { self.take(message, &mut effects) },
+                recv(history) -> result => if let Ok(result) = result { self.take_history(result, &mut effects) },
+                default(pace) => {}
             }
             for _ in 0..BATCH_MAX {
-                let Ok(message) = self.inbox.try_recv() else { break };
+                let Ok(message) = messages.try_recv() else { break };
                 self.take(message, &mut effects);
+            }
+            for _ in 0..BATCH_MAX {
+                let Ok(result) = history.try_recv() else { break };
+                self.take_history(result, &mut effects);
             }
             for stream in std::mem::take(&mut self.ended) {
                 self.hub.handle(Input::Close { stream }, &mut effects);
@@ -197,6 +216,11 @@ impl Runner {
             self.hub.handle(Input::Tick { now_ms: self.clock.now_ms() }, &mut effects);
             self.carry_out(&mut effects);
         }
+    }
+
+    fn take_history(&mut self, result: HistoryResult, effects: &mut Vec<Effect>) {
+        self.hub.handle(Input::HistoryRead(result), effects);
+        self.carry_out(effects);
     }
 
     fn take(&mut self, message: Message, effects: &mut Vec<Effect>) {
@@ -213,7 +237,6 @@ impl Runner {
             }
             Message::Published { revision, term, changes } => Input::Published { revision, term, changes },
             Message::Resync { revision, term } => Input::Resync { revision, term },
-            Message::History(result) => Input::HistoryRead(result),
         };
         self.hub.handle(input, effects);
         self.carry_out(effects);

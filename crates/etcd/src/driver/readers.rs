@@ -1,4 +1,8 @@
 //! Reader threads: everything that only looks, on the newest published state.
+//!
+//! Unary reads and history share a small pool. A stream (RangeStream, Snapshot) may be as slow as its client, so it has
+//! a thread of its own: clients that stop reading must not take the pool away from the others. What it looks at is held
+//! in the page store meanwhile; a client that takes nothing for [`STALL_MAX`] is let go.
 
 use super::{Shared, Ticket, core::die};
 use api::pb::etcdserverpb as pb;
@@ -6,13 +10,22 @@ use crossbeam_channel::{Sender, TrySendError, bounded};
 use server::{Request, Response, read};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use store::watch::{HistoryJob, HistoryResult};
 use store::{Applied, Error};
+use tokio::sync::mpsc;
 
 /// Reads that may wait for a thread; beyond it clients are told that there are too many.
 const QUEUE_MAX: usize = 16_384;
 /// Bytes in one message of a database snapshot (etcd `snapshotSendBufferSize`).
 const SNAPSHOT_CHUNK: usize = 32 * 1024;
+/// Streams at a time; each has a thread. Beyond it clients are told that there are too many.
+const STREAMS_MAX: usize = 256;
+/// A stream whose client takes nothing for so long ends: it holds pages that could be free.
+const STALL_MAX: Duration = Duration::from_secs(300);
+/// How long a full stream waits before it looks again.
+const STALL_PACE: Duration = Duration::from_millis(2);
 
 /// One read.
 #[derive(Debug)]
@@ -26,6 +39,8 @@ pub enum Job {
 #[derive(Clone)]
 pub struct Readers {
     jobs: Sender<Job>,
+    shared: Arc<Shared>,
+    streams: Arc<AtomicUsize>,
 }
 
 impl Readers {
@@ -43,11 +58,14 @@ impl Readers {
                 }
             })?;
         }
-        Ok(Readers { jobs })
+        Ok(Readers { jobs, shared: shared.clone(), streams: Arc::default() })
     }
 
-    /// Queues a read.
+    /// Queues a read, or starts a stream.
     pub fn run(&self, job: Job) {
+        if let Job::Read { ticket: Ticket::Chunks(_), .. } | Job::Snapshot { .. } = job {
+            return self.stream(job);
+        }
         match self.jobs.try_send(job) {
             Ok(()) => {}
             Err(TrySendError::Full(Job::Read { ticket, .. } | Job::Snapshot { ticket })) => {
@@ -60,6 +78,43 @@ impl Readers {
             Err(TrySendError::Full(job)) => drop(self.jobs.send(job)),
             Err(TrySendError::Disconnected(_)) => {}
         }
+    }
+
+    fn stream(&self, job: Job) {
+        let refuse = |job: Job| {
+            if let Job::Read { ticket, .. } | Job::Snapshot { ticket } = job {
+                ticket.answer(Err(api::Error::RequestTooManyRequests));
+            }
+        };
+        if self.streams.fetch_add(1, Ordering::Relaxed) >= STREAMS_MAX {
+            self.streams.fetch_sub(1, Ordering::Relaxed);
+            return refuse(job);
+        }
+        let (shared, streams) = (self.shared.clone(), self.streams.clone());
+        let started = std::thread::Builder::new().name("stream".into()).spawn(move || {
+            work(&shared, job);
+            streams.fetch_sub(1, Ordering::Relaxed);
+        });
+        if let Err(e) = started {
+            // The closure, and with it the ticket, is gone: the client sees its call end.
+            self.streams.fetch_sub(1, Ordering::Relaxed);
+            tracing::warn!(error = %e, "cannot start a thread for a stream");
+        }
+    }
+}
+
+/// Sends when there is room; false when the client is gone, or as good as gone.
+fn send<T>(out: &mpsc::Sender<T>, mut message: T) -> bool {
+    let mut waited = Duration::ZERO;
+    loop {
+        match out.try_send(message) {
+            Ok(()) => return true,
+            Err(mpsc::error::TrySendError::Closed(_)) => return false,
+            Err(mpsc::error::TrySendError::Full(_)) if waited >= STALL_MAX => return false,
+            Err(mpsc::error::TrySendError::Full(back)) => message = back,
+        }
+        std::thread::sleep(STALL_PACE);
+        waited += STALL_PACE;
     }
 }
 
@@ -86,12 +141,15 @@ fn work(shared: &Shared, job: Job) {
     }
 }
 
-type Chunks = tokio::sync::mpsc::Sender<Result<pb::RangeStreamResponse, api::Error>>;
+type Chunks = mpsc::Sender<Result<pb::RangeStreamResponse, api::Error>>;
 
 fn range_stream(applied: &Arc<Applied>, max_request_bytes: usize, request: &pb::RangeRequest, out: &Chunks) {
     let mut stream = match applied.range_stream(request, max_request_bytes) {
         Ok(stream) => stream,
-        Err(Error::Refused(e)) => return drop(out.blocking_send(Err(e))),
+        Err(Error::Refused(e)) => {
+            send(out, Err(e));
+            return;
+        }
         Err(Error::Fatal(text)) => die(&server::Fatal::new(text)),
     };
     loop {
@@ -100,17 +158,20 @@ fn range_stream(applied: &Arc<Applied>, max_request_bytes: usize, request: &pb::
             Ok(None) => return,
             Ok(Some(chunk)) => {
                 let response = pb::RangeStreamResponse { range_response: Some(chunk) };
-                if out.blocking_send(Ok(response)).is_err() {
+                if !send(out, Ok(response)) {
                     return;
                 }
             }
-            Err(Error::Refused(e)) => return drop(out.blocking_send(Err(e))),
+            Err(Error::Refused(e)) => {
+                send(out, Err(e));
+                return;
+            }
             Err(Error::Fatal(text)) => die(&server::Fatal::new(text)),
         }
     }
 }
 
-type Image = tokio::sync::mpsc::Sender<Result<pb::SnapshotResponse, api::Error>>;
+type Image = mpsc::Sender<Result<pb::SnapshotResponse, api::Error>>;
 
 fn snapshot(applied: &Applied, out: &Image) {
     let image = applied.image();
@@ -129,13 +190,12 @@ fn snapshot(applied: &Applied, out: &Image) {
         let blob = bytes::Bytes::copy_from_slice(&buffer[..n]);
         let message =
             pb::SnapshotResponse { header: None, remaining_bytes: total - sent, blob, version: version.clone() };
-        if out.blocking_send(Ok(message)).is_err() {
+        if !send(out, Ok(message)) {
             return;
         }
     }
     let blob = bytes::Bytes::copy_from_slice(&digest.finalize());
-    // A receiver that is gone no longer cares for the digest.
-    drop(out.blocking_send(Ok(pb::SnapshotResponse { header: None, remaining_bytes: 0, blob, version })));
+    send(out, Ok(pb::SnapshotResponse { header: None, remaining_bytes: 0, blob, version }));
 }
 
 impl Ticket {

@@ -10,7 +10,7 @@ use crate::autocompact::AutoCompactor;
 use crate::log_writer::LogWriter;
 use crate::{Fatal, IdGenerator, Layout};
 use api::pb::etcdserverpb::Metadata;
-use api::raft::{ConfChange, ConfChangeKind, Entry, EntryKind, HardState, Snapshot, SnapshotMetadata};
+use api::raft::{ConfChange, ConfChangeKind, ConfState, Entry, EntryKind, HardState, Snapshot, SnapshotMetadata};
 use bytes::Bytes;
 use disk::SharedDisk;
 use prost::Message as _;
@@ -167,7 +167,9 @@ fn assemble<T>(boot: BootConfig, opened: Opened) -> Result<Member<T>, Fatal> {
         applied: snapshot.index,
         max_size_per_msg: 1 << 20,
         seed: config.seed,
+        ..raft::Config::default()
     };
+    refuse_other_members(applied.conf_state())?;
     let raft = RawNode::new(raft_config, storage).map_err(|e| Fatal::new(format!("consensus: {e}")))?;
     let mut lessor = Lessor::new();
     for (id, lease) in applied.leases() {
@@ -206,6 +208,19 @@ fn assemble<T>(boot: BootConfig, opened: Opened) -> Result<Member<T>, Fatal> {
     Ok(member)
 }
 
+/// This release has no peer port: it must not come up, or go on, in a cluster whose quorum it can't reach.
+pub(super) fn refuse_other_members(conf: &ConfState) -> Result<(), Fatal> {
+    let others = conf.voters.len() > 1 || !conf.learners.is_empty() || !conf.voters_outgoing.is_empty();
+    match others {
+        true => Err(Fatal::new(format!(
+            "consensus: the cluster has several members (voters {:x?}, learners {:x?}); this release serves clusters of \
+             one member: remove the others first, or use Go etcd",
+            conf.voters, conf.learners
+        ))),
+        false => Ok(()),
+    }
+}
+
 impl<T> Member<T> {
     /// Replays what is committed; a member alone elects itself at once instead of waiting for a timeout.
     fn come_up(&mut self) -> Result<(), Fatal> {
@@ -216,5 +231,17 @@ impl<T> Member<T> {
             self.turn()?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_members_are_refused_by_name() {
+        let conf = ConfState { voters: vec![1, 2], ..ConfState::default() };
+        assert!(refuse_other_members(&conf).unwrap_err().to_string().contains("one member"));
+        assert!(refuse_other_members(&ConfState { voters: vec![1], ..ConfState::default() }).is_ok());
     }
 }

@@ -6,6 +6,7 @@
 //!        └──────────────── repeat while there is something ready ◄── apply ◄─────────────┘
 //! ```
 
+use super::boot::refuse_other_members;
 use super::{Member, Output};
 use crate::Fatal;
 use api::raft::{Entry, EntryKind, Message, MessageType};
@@ -154,6 +155,7 @@ impl<T> Member<T> {
         let done = self.store.apply_conf_change(entry)?;
         if let Some(change) = done.change {
             let state = self.raft.apply_conf_change(&change).map_err(Fatal::new)?;
+            refuse_other_members(&state)?;
             self.store.set_conf_state(&state);
         }
         Ok(())
