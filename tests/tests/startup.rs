@@ -73,6 +73,18 @@ fn offset_of(path: &Path, words: &str) -> u64 {
     at.expect("they are there") as u64
 }
 
+/// Replaces the words wherever they are.
+fn replace(path: &Path, words: &str, others: &str) {
+    let mut bytes = fs::read(path).expect("the file is there");
+    let places = 0..=bytes.len() - words.len();
+    let found: Vec<usize> = places.filter(|at| bytes[*at..].starts_with(words.as_bytes())).collect();
+    assert!(!found.is_empty(), "no {words} in {}", path.display());
+    for at in found {
+        bytes[at..at + words.len()].copy_from_slice(others.as_bytes());
+    }
+    fs::write(path, bytes).expect("the file is writable");
+}
+
 fn truncate(path: &Path, len: u64) {
     let file = OpenOptions::new().write(true).open(path).expect("the file is there");
     file.set_len(len).expect("the file is writable");
@@ -141,6 +153,16 @@ async fn damaged_directories_are_refused_with_cause_and_cure() {
                 fs::create_dir_all(d.join("member/wal/precious")).expect("a new folder");
             },
             &["member/wal", "precious", "empty"],
+        ),
+        (
+            "a cluster of a later version",
+            |d| replace(&d.join("member/snap/db"), "clusterVersion3.7.0", "clusterVersion3.8.0"),
+            &["invalid downgrade", "3.8.0", "etcdctl downgrade"],
+        ),
+        (
+            "files of a later version",
+            |d| replace(&d.join("member/snap/db"), "storageVersion3.7.0", "storageVersion3.8.0"),
+            &["written by a newer etcd", "3.8.0", "etcdctl downgrade"],
         ),
         ("an old proxy's data", |d| fs::create_dir(d.join("proxy")).expect("a new folder"), &["proxy", "remove"]),
     ];
