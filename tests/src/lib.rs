@@ -6,12 +6,14 @@
 //! * [`process`] starts, stops and kills servers and runs command-line tools.
 //! * [`wire`] is a gRPC client that knows no service: path in, bytes out; so every error text, message order
 //!   and malformed request is under the test's control. [`http`] does the same below gRPC.
+//! * [`frames`] is HTTP/2 by hand, for what no decent client sends.
 //! * [`record`] writes down what one server answered, with ids and clocks taken out, and compares two records.
 //!
 //! Invariants: a test needs no fixed port, no sleep and no path of any machine; every process a test started is
 //! gone when the test ends, by its own id.
 
 pub mod ask;
+pub mod frames;
 pub mod history;
 pub mod http;
 pub mod places;

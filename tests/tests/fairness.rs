@@ -1,4 +1,4 @@
-//! Clients that stop reading must not stop the others.
+//! Clients that stop reading must not stop the others, nor must a defragmentation.
 
 use api::pb::etcdserverpb as pb;
 use oxetcd_tests::ask;
@@ -61,4 +61,36 @@ async fn stalled_streams_leave_reads_and_writes_alone() {
     let created: Option<pb::WatchResponse> = stream.next().await.expect("watches go on");
     assert!(created.is_some_and(|c| c.created));
     drop(bodies);
+}
+
+/// Reads and writes are answered while the page store is rewritten, so health stays as it is whatever the gate says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_defragmentation_stops_nobody() {
+    let folder = TempDir::new("defrag");
+    let flags = ["--feature-gates=StopGRPCServiceOnDefrag=true"];
+    let server = Launch::new(&our_etcd(), &folder.join("data")).with_flags(&flags).start();
+    let wire = Wire::connect(&server.client_url()).await;
+    let value = "v".repeat(1_000_000);
+    for n in 0..60 {
+        let done: Result<pb::PutResponse, Status> = wire.unary(ask::PUT, &ask::put(&format!("big{n}"), &value)).await;
+        done.expect("a put");
+    }
+    let defragmenter = Wire::connect(&server.client_url()).await;
+    let defragmentation = tokio::spawn(async move {
+        let done: Result<pb::DefragmentResponse, Status> =
+            defragmenter.unary(ask::DEFRAGMENT, &pb::DefragmentRequest {}).await;
+        done.expect("it succeeds");
+    });
+    let mut answered = 0;
+    while !defragmentation.is_finished() {
+        let done: Result<pb::PutResponse, Status> = wire.unary(ask::PUT, &ask::put("small", "v")).await;
+        done.expect("writes go on");
+        let read: Result<pb::RangeResponse, Status> = wire.unary(ask::RANGE, &ask::get("small")).await;
+        assert_eq!(read.expect("reads go on").count, 1);
+        let health = wire.bytes("/grpc.health.v1.Health/Check", bytes::Bytes::new(), &[]).await.expect("health");
+        assert_eq!(health.as_ref(), [8, 1], "HealthCheckResponse {{ status: SERVING }}");
+        answered += usize::from(!defragmentation.is_finished());
+    }
+    defragmentation.await.expect("it succeeds");
+    assert!(answered >= 10, "only {answered} rounds while it ran");
 }

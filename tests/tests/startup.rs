@@ -12,13 +12,19 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A directory with some history: enough for two log segments' worth of records and a page tree of several pages.
+/// A directory with 400 keys, a page tree of several pages, and a `.snap`: without one, whatever is missing from the
+/// page store could be, and would be, had from the log.
 async fn used_directory(folder: &TempDir) -> PathBuf {
     let data = folder.join("used");
     let server = Launch::new(&our_etcd(), &data).with_flags(&["--snapshot-count=100"]).start();
-    fill(&server, 0, 400).await;
-    server.stop();
-    data
+    for _ in 0..200 {
+        fill(&server, 0, 400).await;
+        if !files(&data.join("member/snap"), ".snap").is_empty() {
+            server.stop();
+            return data;
+        }
+    }
+    panic!("80,000 entries and no .snap; log:\n{}", server.log())
 }
 
 async fn fill(server: &Server, from: usize, to: usize) {
@@ -58,6 +64,25 @@ fn flip(path: &Path, offset: u64) {
     file.read_exact(&mut byte).expect("the offset is inside");
     file.seek(SeekFrom::Start(offset)).expect("files can be sought");
     file.write_all(&[byte[0] ^ 0x10]).expect("the file is writable");
+}
+
+/// Where the words are first. A bit elsewhere may be one that nobody reads: records are padded.
+fn offset_of(path: &Path, words: &str) -> u64 {
+    let bytes = fs::read(path).expect("the file is there");
+    let at = bytes.windows(words.len()).position(|window| window == words.as_bytes());
+    at.expect("they are there") as u64
+}
+
+/// Replaces the words wherever they are.
+fn replace(path: &Path, words: &str, others: &str) {
+    let mut bytes = fs::read(path).expect("the file is there");
+    let places = 0..=bytes.len() - words.len();
+    let found: Vec<usize> = places.filter(|at| bytes[*at..].starts_with(words.as_bytes())).collect();
+    assert!(!found.is_empty(), "no {words} in {}", path.display());
+    for at in found {
+        bytes[at..at + words.len()].copy_from_slice(others.as_bytes());
+    }
+    fs::write(path, bytes).expect("the file is writable");
 }
 
 fn truncate(path: &Path, len: u64) {
@@ -108,7 +133,14 @@ async fn damaged_directories_are_refused_with_cause_and_cure() {
             &["of the backend is missing"],
         ),
         ("no log", |d| fs::remove_dir_all(d.join("member/wal")).expect("it is there"), &["log directory", "--wal-dir"]),
-        ("a flipped bit inside the log", |d| flip(&files(&d.join("member/wal"), ".wal")[0], 2000), &[".wal", "offset"]),
+        (
+            "a flipped bit inside the log",
+            |d| {
+                let log = &files(&d.join("member/wal"), ".wal")[0];
+                flip(log, offset_of(log, "vvvvvvvv"));
+            },
+            &[".wal", "offset"],
+        ),
         (
             "a log cut far back",
             |d| truncate(files(&d.join("member/wal"), ".wal").last().expect("a segment"), 9000),
@@ -121,6 +153,16 @@ async fn damaged_directories_are_refused_with_cause_and_cure() {
                 fs::create_dir_all(d.join("member/wal/precious")).expect("a new folder");
             },
             &["member/wal", "precious", "empty"],
+        ),
+        (
+            "a cluster of a later version",
+            |d| replace(&d.join("member/snap/db"), "clusterVersion3.7.0", "clusterVersion3.8.0"),
+            &["invalid downgrade", "3.8.0", "etcdctl downgrade"],
+        ),
+        (
+            "files of a later version",
+            |d| replace(&d.join("member/snap/db"), "storageVersion3.7.0", "storageVersion3.8.0"),
+            &["written by a newer etcd", "3.8.0", "etcdctl downgrade"],
         ),
         ("an old proxy's data", |d| fs::create_dir(d.join("proxy")).expect("a new folder"), &["proxy", "remove"]),
     ];

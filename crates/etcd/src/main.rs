@@ -79,7 +79,7 @@ fn run(loaded: Loaded, words: &[String]) -> ExitCode {
     if failure.is_none() {
         failure = config::validate(&config, &mut notes).err().map(Failure::Verify);
     }
-    notes.into_iter().for_each(Note::log);
+    notes.into_iter().for_each(|note| note.log());
     if let Some(failure) = failure {
         return refuse(failure);
     }

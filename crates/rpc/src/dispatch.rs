@@ -5,6 +5,7 @@ use crate::pb::etcdserverpb as stubs;
 use crate::pb::health::health_server::HealthServer;
 use crate::pb::v3electionpb::election_server::ElectionServer;
 use crate::pb::v3lockpb::lock_server::LockServer;
+use crate::serve::Limits;
 use crate::services::{Services, status};
 use crate::stoppable::{Open, Stoppable};
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -68,7 +69,7 @@ const ENDLESS: [(&str, &str); 6] = [
 /// Serves one request.
 pub(crate) async fn dispatch<M: Member>(
     services: Services<M>,
-    max_message: usize,
+    limits: &Limits,
     stop: watch::Receiver<bool>,
     open: Open,
     request: Request<hyper::body::Incoming>,
@@ -86,15 +87,18 @@ pub(crate) async fn dispatch<M: Member>(
     let mut response = match outcome {
         Err(refusal) => refusal.into_http(),
         Ok(name @ (service, method)) if ENDLESS.contains(&name) => {
-            let work = answer(services, service, method, max_message, request);
-            let mut stopping = stop.clone();
+            let leader = (STREAMS.contains(&method) && wants_leader(request.headers()))
+                .then(|| (services.0.leader_known(), limits.leaderless()));
+            let mut end = Box::pin(must_end(stop, leader));
             tokio::select! {
-                response = work => response.map(|body| Body::new(Stoppable::new(body, stop, open))),
-                _ = stopping.wait_for(|stop| *stop) => stopped(),
+                response = answer(services, service, method, limits.max_message(), request) => {
+                    response.map(|body| Body::new(Stoppable::new(body, end, open)))
+                }
+                why = &mut end => status(&why).into_http(),
             }
         }
         Ok((service, method)) => {
-            let response = answer(services, service, method, max_message, request).await;
+            let response = answer(services, service, method, limits.max_message(), request).await;
             match STREAMS.contains(&method) {
                 true => response.map(|body| Body::new(Stoppable::finite(body, open))),
                 false => response,
@@ -105,6 +109,36 @@ pub(crate) async fn dispatch<M: Member>(
         response.headers_mut().insert(http::header::CONTENT_TYPE, value);
     }
     response
+}
+
+/// Waits until an endless stream has to end: the member stops, or the stream wants a leader and there has been none for
+/// as long as given with it (etcd `monitorLeader`).
+async fn must_end(mut stop: watch::Receiver<bool>, leader: Option<(watch::Receiver<bool>, Duration)>) -> api::Error {
+    let leaderless = async {
+        match leader {
+            Some((known, patience)) => no_leader_for(known, patience).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        // A sender that is gone stops everything, too.
+        _ = stop.wait_for(|stop| *stop) => api::Error::Stopped,
+        () = leaderless => api::Error::NoLeader,
+    }
+}
+
+async fn no_leader_for(mut known: watch::Receiver<bool>, patience: Duration) {
+    while known.wait_for(|known| !*known).await.is_ok() {
+        if tokio::time::timeout(patience, known.wait_for(|known| *known)).await.is_err() {
+            return;
+        }
+    }
+    // The member is gone: its stop ends the stream.
+    std::future::pending().await
+}
+
+fn wants_leader(headers: &HeaderMap) -> bool {
+    headers.get("hasleader").is_some_and(|v| v.as_bytes() == b"true")
 }
 
 /// `application/grpc`, with `+` or `;` and anything: what the answer carries too, in grpc-go's spelling.
@@ -174,8 +208,7 @@ fn check<M: Member>(services: &Services<M>, headers: &HeaderMap, service: &str, 
     if version.is_some_and(|v| std::str::from_utf8(v).is_err()) {
         return Err(status(&api::Error::InvalidClientAPIVersion));
     }
-    let wants_leader = headers.get("hasleader").is_some_and(|v| v.as_bytes() == b"true");
-    if wants_leader && !*services.0.leader_known().borrow() {
+    if wants_leader(headers) && !*services.0.leader_known().borrow() {
         return Err(status(&api::Error::NoLeader));
     }
     Ok(())
@@ -353,6 +386,36 @@ mod tests {
         for bad in ["", "S", "5x", "123456789S", "+5S", "-5S", "1 S", "\u{e9}"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+    }
+
+    /// The clock stands still but for what is waited for.
+    #[tokio::test(start_paused = true)]
+    async fn streams_that_want_a_leader_end_after_three_election_timeouts_without_one() {
+        let (stop, stopped) = watch::channel(false);
+        let (leader, known) = watch::channel(true);
+        let second = Duration::from_secs(1);
+        let begin = tokio::time::Instant::now();
+        let end = tokio::spawn(must_end(stopped.clone(), Some((known, 3 * second))));
+        let indifferent = tokio::spawn(must_end(stopped, None));
+        for known in [false, true, false] {
+            tokio::time::sleep(2 * second).await;
+            leader.send_replace(known);
+        }
+        assert_eq!(end.await.unwrap(), api::Error::NoLeader);
+        assert_eq!(begin.elapsed().as_secs(), 6 + 3, "a leader in between starts the count again");
+        stop.send_replace(true);
+        assert_eq!(indifferent.await.unwrap(), api::Error::Stopped);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_ends_streams_that_want_a_leader_too() {
+        let (stop, stopped) = watch::channel(false);
+        let (leader, known) = watch::channel(false);
+        drop(leader);
+        let end = tokio::spawn(must_end(stopped, Some((known, Duration::from_secs(1)))));
+        drop(stop);
+        let end = end.await.unwrap();
+        assert!(matches!(end, api::Error::Stopped | api::Error::NoLeader), "{end:?}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::backend::Member;
 use crate::dispatch::{self, dispatch};
+use crate::pings::Policed;
 use crate::services::Services;
 use crate::stoppable::WeakOpen;
 use hyper::service::service_fn;
@@ -27,6 +28,12 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Header bytes a request may have (grpc-go's default).
 const HEADERS_MAX: u32 = 16 << 20;
+/// What grpc-go takes where etcd gives it no policy: between a client's pings, before a server's, and for its answer.
+const PING_MIN_TIME: Duration = Duration::from_secs(5 * 60);
+const PING_INTERVAL: Duration = Duration::from_secs(2 * 60 * 60);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Election timeouts without a leader that a stream bears (etcd `maxNoLeaderCnt`).
+const NO_LEADER_MAX: u32 = 3;
 /// Pause after a failed accept.
 const ACCEPT_BREATH: Duration = Duration::from_millis(50);
 
@@ -36,11 +43,35 @@ pub struct Limits {
     /// Bytes; a message may have 512 KiB more.
     pub max_request_bytes: usize,
     pub max_concurrent_streams: u32,
-    /// Clients that ping more often are told `too_many_pings` and disconnected.
+    /// Clients that ping more often are told `too_many_pings` and disconnected. Zero: grpc-go's five minutes.
     pub keepalive_min_time: Duration,
-    /// Server pings; zero = none.
+    /// Server pings, and how long their answers may take. Either zero: grpc-go's two hours and twenty seconds.
     pub keepalive_interval: Duration,
     pub keepalive_timeout: Duration,
+    /// Streams that want a leader end after three of these without one.
+    pub election_timeout: Duration,
+}
+
+impl Limits {
+    pub(crate) fn max_message(&self) -> usize {
+        self.max_request_bytes.saturating_add(OVERHEAD)
+    }
+
+    /// How long a stream that wants a leader goes on without.
+    pub(crate) fn leaderless(&self) -> Duration {
+        self.election_timeout * NO_LEADER_MAX
+    }
+
+    fn client_pings(&self) -> Duration {
+        if self.keepalive_min_time.is_zero() { PING_MIN_TIME } else { self.keepalive_min_time }
+    }
+
+    fn server_pings(&self) -> (Duration, Duration) {
+        match (self.keepalive_interval, self.keepalive_timeout) {
+            (Duration::ZERO, _) | (_, Duration::ZERO) => (PING_INTERVAL, PING_TIMEOUT),
+            both => both,
+        }
+    }
 }
 
 /// Where clients connect.
@@ -125,9 +156,8 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .max_header_list_size(HEADERS_MAX)
         .max_pending_accept_reset_streams(1024)
         .max_send_buf_size(1 << 20);
-    if !limits.keepalive_interval.is_zero() {
-        http2.keep_alive_interval(limits.keepalive_interval).keep_alive_timeout(limits.keepalive_timeout);
-    }
+    let (interval, timeout) = limits.server_pings();
+    http2.keep_alive_interval(interval).keep_alive_timeout(timeout);
     builder
 }
 
@@ -143,7 +173,7 @@ pub async fn serve<M: Member>(
     let server = Server {
         builder: Arc::new(builder(&limits)),
         services: Services(member),
-        max_message: limits.max_request_bytes + OVERHEAD,
+        limits,
         stop: stop.clone(),
         // Weak: an idle connection is not an open call.
         open: open.downgrade(),
@@ -180,7 +210,7 @@ pub async fn serve<M: Member>(
 struct Server<M> {
     builder: Arc<auto::Builder<TokioExecutor>>,
     services: Services<M>,
-    max_message: usize,
+    limits: Limits,
     stop: watch::Receiver<bool>,
     open: WeakOpen,
 }
@@ -190,17 +220,18 @@ impl<M: Member> Server<M> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (services, builder, max_message) = (self.services.clone(), self.builder.clone(), self.max_message);
+        let (services, builder, limits) = (self.services.clone(), self.builder.clone(), self.limits);
         let (stop, open) = (self.stop.clone(), self.open.clone());
         let service = service_fn(move |request| {
             let (services, stop, open) = (services.clone(), stop.clone(), open.clone());
             async move {
                 Ok::<_, Infallible>(match open.upgrade() {
-                    Some(open) => dispatch(services, max_message, stop, open, request).await,
+                    Some(open) => dispatch(services, &limits, stop, open, request).await,
                     None => dispatch::stopped(),
                 })
             }
         });
+        let stream = Policed::new(stream, limits.client_pings());
         let watcher = graceful.watcher();
         tokio::spawn(async move {
             let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);

@@ -1,5 +1,5 @@
-//! Streamed responses and the stop of the member: an endless one ends with the status that makes clients go elsewhere,
-//! one with an end is waited for.
+//! Streamed responses and the stop of the member or the loss of its leader: an endless one ends with the status that
+//! makes clients go elsewhere, one with an end is waited for.
 
 use crate::services::status;
 use bytes::Bytes;
@@ -7,34 +7,33 @@ use http_body::{Body, Frame, SizeHint};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 /// Held while a call is open; the server's stop waits for the last of them.
 pub(crate) type Open = mpsc::Sender<()>;
 /// What connections hold between calls.
 pub(crate) type WeakOpen = mpsc::WeakSender<()>;
 
-/// Passes `inner` on until `stopped`; then drops it and sends trailers.
+/// Why a stream has to end, once it has.
+pub(crate) type End = Pin<Box<dyn Future<Output = api::Error> + Send>>;
+
+/// Passes `inner` on until `end`; then drops it and sends trailers.
 pub(crate) struct Stoppable {
     /// `None` once the end was sent.
     inner: Option<tonic::body::Body>,
-    stopped: Pin<Box<dyn Future<Output = ()> + Send>>,
+    end: End,
     _open: Open,
 }
 
 impl Stoppable {
     /// An endless body.
-    pub(crate) fn new(inner: tonic::body::Body, mut stop: watch::Receiver<bool>, open: Open) -> Stoppable {
-        let stopped = Box::pin(async move {
-            // A sender that is gone stops everything, too.
-            drop(stop.wait_for(|stop| *stop).await);
-        });
-        Stoppable { inner: Some(inner), stopped, _open: open }
+    pub(crate) fn new(inner: tonic::body::Body, end: End, open: Open) -> Stoppable {
+        Stoppable { inner: Some(inner), end, _open: open }
     }
 
     /// A body that ends by itself.
     pub(crate) fn finite(inner: tonic::body::Body, open: Open) -> Stoppable {
-        Stoppable { inner: Some(inner), stopped: Box::pin(std::future::pending()), _open: open }
+        Stoppable { inner: Some(inner), end: Box::pin(std::future::pending()), _open: open }
     }
 }
 
@@ -48,12 +47,10 @@ impl Body for Stoppable {
         if let Poll::Ready(frame) = Pin::new(inner).poll_frame(cx) {
             return Poll::Ready(frame);
         }
-        if this.stopped.as_mut().poll(cx).is_pending() {
-            return Poll::Pending;
-        }
+        let Poll::Ready(why) = this.end.as_mut().poll(cx) else { return Poll::Pending };
         this.inner = None;
         let mut trailers = http::HeaderMap::new();
-        if let Err(e) = status(&api::Error::Stopped).add_header(&mut trailers) {
+        if let Err(e) = status(&why).add_header(&mut trailers) {
             return Poll::Ready(Some(Err(e)));
         }
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))

@@ -178,7 +178,8 @@ impl Store {
         }
         match newer(&self.s.cluster_version) {
             Some(v) => Err(Error::Fatal(format!(
-                "invalid downgrade; server version is lower than determined cluster version ({SERVER} < {v})"
+                "invalid downgrade; server version is lower than determined cluster version ({SERVER} < {v}); run that \
+                 version, or downgrade its cluster first (etcdctl downgrade enable 3.7)"
             ))),
             None => Ok(()),
         }

@@ -9,6 +9,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::FileTypeExt as _;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::{TcpSocket, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -126,6 +127,7 @@ pub fn serve(config: &Config, listeners: Listeners, connections: usize, door: &A
         keepalive_min_time: config.grpc_keepalive_min_time,
         keepalive_interval: config.grpc_keepalive_interval,
         keepalive_timeout: config.grpc_keepalive_timeout,
+        election_timeout: Duration::from_millis(config.election_timeout),
     };
     let (stop, stopped) = watch::channel(false);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -1,19 +1,18 @@
-//! Which watchers a key concerns: those of this one key by a hash, those of ranges in an interval tree.
+//! Which watchers a key concerns: those of this one key in an ordered map, those of ranges in an interval tree.
 //!
-//! Invariants: a watcher is in here exactly once, under the key and end it was created with. Nothing iterates over the
-//! hash map, so its order shows nowhere; its hasher has a fixed key, so that two runs are the same.
+//! Invariant: a watcher is in here exactly once, under the key and end it was created with. An ordered map and not a
+//! hash: clients choose the keys, and a hash that is equal in every run can be attacked.
 
 use super::hub::WatcherId;
 use super::intervals::{End, Intervals};
 use bytes::Bytes;
-use std::collections::hash_map::{DefaultHasher, Entry};
-use std::collections::{BTreeSet, HashMap};
-use std::hash::BuildHasherDefault;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// All watchers, by what they watch. An `end` is spelled as etcd stores it: empty, only the key; `\0`, no end.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    points: HashMap<Bytes, BTreeSet<WatcherId>, BuildHasherDefault<DefaultHasher>>,
+    points: BTreeMap<Bytes, BTreeSet<WatcherId>>,
     ranges: Intervals<WatcherId>,
 }
 

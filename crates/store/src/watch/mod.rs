@@ -8,7 +8,7 @@
 //!   └─────── behind ── ReadHistory (shared by many) ───► Send, then synced when it reaches the present
 //! ```
 //!
-//! Who watches a changed key is found in an index (hash and interval tree), at the cost of what is found; whose turn it
+//! Who watches a changed key is found in an index (ordered map and interval tree), at the cost of what is found; whose turn it
 //! is to read history is chosen by age, and among those near the present in between.
 //!
 //! Invariants:
