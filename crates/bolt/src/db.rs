@@ -61,7 +61,8 @@ impl std::fmt::Debug for Db {
 }
 
 impl Db {
-    /// Opens the file, making it when it is absent or empty, and locks it for as long as the handle lives.
+    /// Opens the file, making it when it is absent, empty or was never finished, and locks it for as long as the handle
+    /// lives. What it finds is durable when it returns.
     ///
     /// # Errors
     /// Locked by another process, not a database, corrupt, or the disk failed.
@@ -72,14 +73,14 @@ impl Db {
         if !file.try_lock(lock).map_err(Error::io("lock the database file"))? {
             return Err(Error::Locked { path: path.to_path_buf() });
         }
-        if file.is_empty().map_err(Error::io("stat the database file"))? {
+        if is_new(&*file, &options)? {
             if options.read_only {
                 return Err(Error::NotADatabase { path: path.to_path_buf(), what: "the file is empty".into() });
             }
             create(&*file, &options)?;
-            // A bare file name has the parent "", which no system call takes.
-            let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            disk.sync_dir(parent).map_err(Error::io("sync the database's directory"))?;
+        }
+        if !options.read_only && !options.no_sync {
+            settle(&disk, &*file, path)?;
         }
         let meta = read_meta(&*file, path)?;
         let file_len = file.len().map_err(Error::io("stat the database file"))?;
@@ -161,23 +162,52 @@ fn free_without(free: &mut Free, from: u64, to: u64, taken: &std::ops::Range<u64
     free.add(high, to - high);
 }
 
+fn new_page_size(options: &Options) -> u32 {
+    options.page_size.unwrap_or(4096)
+}
+
+/// Empty, or a crash interrupted [`create`] before it wrote a meta: nothing was ever stored.
+fn is_new(file: &dyn File, options: &Options) -> Result<bool, Error> {
+    let (len, page) = (file.len().map_err(Error::io("stat the database file"))?, new_page_size(options));
+    if len == 0 || !(2 * u64::from(page)..=4 * u64::from(page)).contains(&len) {
+        return Ok(len == 0);
+    }
+    let mut metas = vec![0; 2 * page as usize];
+    let n = file.read_at(&mut metas, 0).map_err(Error::io("read a meta page"))?;
+    Ok(n == metas.len() && metas.iter().all(|b| *b == 0))
+}
+
+/// A process that was killed may have left names and pages that the platter never got. A commit that rests on them
+/// writes over what the last durable meta still needs, so they must be durable first.
+fn settle(disk: &SharedDisk, file: &dyn File, path: &Path) -> Result<(), Error> {
+    file.sync_data().map_err(Error::io("sync the database file"))?;
+    // A bare file name has the parent "", which no system call takes.
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    disk.sync_dir(parent).map_err(Error::io("sync the database's directory"))
+}
+
+/// The tree first, then the metas: where a meta can be read, the tree is there.
 fn create(file: &dyn File, options: &Options) -> Result<(), Error> {
-    let size = options.page_size.unwrap_or(4096);
+    let size = new_page_size(options);
     if !size.is_power_of_two() || !(1024..=65_536).contains(&size) {
         return Err(Error::Misuse("page size must be a power of two from 1024 to 65536"));
     }
-    let mut image = Vec::with_capacity(4 * size as usize);
-    for txid in 0..2 {
-        let meta = Meta { page_size: size, root: 3, sequence: 0, freelist: 2, hwm: 4, txid };
-        image.extend(meta.encode(txid));
-    }
+    let mut body = Vec::with_capacity(2 * size as usize);
     for (id, flags) in [(2, FREELIST), (3, LEAF)] {
         let mut page = vec![0; size as usize];
         page::put_header(&mut page, id, flags, 0, 0);
-        image.extend(page);
+        body.extend(page);
     }
-    file.write_at(&image, 0).map_err(Error::io("write a new database file"))?;
-    file.sync_data().map_err(Error::io("sync a new database file"))
+    let mut metas = Vec::with_capacity(2 * size as usize);
+    for txid in 0..2 {
+        let meta = Meta { page_size: size, root: 3, sequence: 0, freelist: 2, hwm: 4, txid };
+        metas.extend(meta.encode(txid));
+    }
+    for (part, at) in [(body, 2 * u64::from(size)), (metas, 0)] {
+        file.write_at(&part, at).map_err(Error::io("write a new database file"))?;
+        file.sync_data().map_err(Error::io("sync a new database file"))?;
+    }
+    Ok(())
 }
 
 /// The valid meta with the higher txid. The second one is looked for where each page size would put it.

@@ -140,21 +140,47 @@ fn a_crash_at_every_disk_operation_leaves_the_last_commit_or_the_one_in_flight()
             }
             let crashed = sim.crashed();
             sim.reboot(crash);
-            match Db::open(disk.clone(), Path::new("/db"), options(4096)) {
-                Ok(db) => {
-                    let found = content(&db.view());
-                    assert!(found == map || Some(&found) == in_flight.as_ref(), "{crash:?} at {at}");
-                    db.check().unwrap();
-                }
-                // A new file whose first sync never ended is no database yet.
-                Err(e) => assert!(map.is_empty() && at < 6, "{crash:?} at {at}: {e}"),
-            }
+            let db = Db::open(disk.clone(), Path::new("/db"), options(4096)).expect("opens after any crash");
+            let found = content(&db.view());
+            assert!(found == map || Some(&found) == in_flight.as_ref(), "{crash:?} at {at}");
+            db.check().unwrap();
             if !crashed {
                 break;
             }
             at += 1;
         }
         assert!(at > 40, "the history has many operations: {at}");
+    }
+}
+
+/// The process is killed, comes back, and then the power goes: whatever it stood on must have been durable.
+#[test]
+fn a_kill_and_then_a_power_cut_at_any_disk_operation_lose_no_commit() {
+    for (killed_at, then_at) in (0..36).flat_map(|k| (0..12).map(move |t| (k, t))) {
+        let sim = SimDisk::new(SimOptions { seed: killed_at, capacity: u64::MAX });
+        let disk = sim.shared();
+        let mut rng = Rng(77);
+        let mut states = vec![Map::new()];
+        let mut durable = 0;
+        for (at, crash) in [(killed_at, Crash::Keep), (then_at, Crash::Lose)] {
+            sim.crash_after(at);
+            if let Ok(db) = Db::open(disk.clone(), Path::new("/db"), options(4096)) {
+                let found = content(&db.view());
+                durable = states.iter().position(|s| *s == found).expect("a state that was committed or on its way");
+                while !sim.crashed() {
+                    let (next, outcome) = change(&db, &states[durable], &mut rng);
+                    states.truncate(durable + 1);
+                    states.push(next);
+                    durable += usize::from(outcome.is_ok());
+                }
+            }
+            sim.crash_now();
+            sim.reboot(crash);
+        }
+        let db = Db::open(disk, Path::new("/db"), options(4096)).expect("opens after any crash");
+        db.check().unwrap();
+        let found = content(&db.view());
+        assert!(states[durable..].contains(&found), "killed at {killed_at}, power cut {then_at} later");
     }
 }
 

@@ -1,43 +1,26 @@
 //! A small etcd that is obviously right: every revision in a list, every question answered by walking it.
+//!
+//! Written from reference/semantics.md, not from the product's code. It never forgets what happened (that is what
+//! watchers are checked against), and beside it keeps what a compaction leaves (that is what HashKV sees).
 
+mod hash;
+mod txn;
+
+pub use txn::plain;
+
+use crate::ops::Op;
+use api::pb::etcdserverpb as pb;
 use api::pb::mvccpb::KeyValue;
 use bytes::Bytes;
-use prost::Message as _;
+use server::Response;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
-/// What a client asks the model and the member alike.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Op {
-    Put {
-        key: Bytes,
-        value: Bytes,
-        lease: i64,
-    },
-    Delete {
-        key: Bytes,
-        end: Bytes,
-    },
-    /// If the first key's version equals `version`, put; else delete it.
-    Txn {
-        key: Bytes,
-        version: i64,
-        value: Bytes,
-        other: Bytes,
-    },
-    Grant {
-        id: i64,
-        ttl: i64,
-    },
-    Revoke {
-        id: i64,
-    },
-    Compact {
-        revision: i64,
-    },
-}
+/// Shorter leases are raised to it, seconds: the member is configured alike.
+pub const MIN_LEASE_TTL: i64 = 2;
 
 /// One change of one key, as the bucket `key` keeps it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Record {
     main: i64,
     sub: i64,
@@ -46,89 +29,134 @@ struct Record {
     kv: Option<KeyValue>,
 }
 
-/// The whole state.
+/// What a watcher may be told of one key at one revision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Happening {
+    pub delete: bool,
+    /// A deletion's has key and revision only.
+    pub kv: KeyValue,
+    pub prev: Option<KeyValue>,
+}
+
+/// The whole state. Cheap to clone: the past is shared.
 #[derive(Clone, Debug)]
 pub struct Model {
     pub revision: i64,
     pub compacted: i64,
-    records: Vec<Record>,
+    records: Vec<Rc<Record>>,
     live: BTreeMap<Bytes, KeyValue>,
-    leases: BTreeMap<i64, i64>,
+    /// Granted TTL, seconds, and which grant it was: an id may be given again.
+    leases: BTreeMap<i64, (i64, u64)>,
+    grants: u64,
+    pub alarms: BTreeSet<(u64, i32)>,
+    /// Revision 2 and up, in order; nothing is ever removed.
+    history: Vec<Rc<Vec<Happening>>>,
 }
 
 impl Default for Model {
     fn default() -> Self {
-        Model { revision: 1, compacted: -1, records: Vec::new(), live: BTreeMap::new(), leases: BTreeMap::new() }
+        Model {
+            revision: 1,
+            compacted: -1,
+            records: Vec::new(),
+            live: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            grants: 0,
+            alarms: BTreeSet::new(),
+            history: Vec::new(),
+        }
     }
 }
 
+/// One revision in the making.
+struct Writing<'a> {
+    model: &'a mut Model,
+    main: i64,
+    happenings: Vec<Happening>,
+}
+
 impl Model {
-    /// Applies the operation as etcd would. The error is etcd's.
-    pub fn apply(&mut self, op: &Op) -> Result<(), api::Error> {
+    /// Applies the operation as etcd would. Headers hold the revision only. The error is etcd's.
+    pub fn apply(&mut self, op: &Op) -> Result<Response, api::Error> {
+        if op.costs() && self.full() {
+            return Err(api::Error::NoSpace);
+        }
         match op {
-            Op::Put { key, value, lease } => {
-                if *lease != 0 && !self.leases.contains_key(lease) {
-                    return Err(api::Error::LeaseNotFound);
-                }
-                let main = self.revision + 1;
-                self.put(main, 0, key, value, *lease);
-                self.revision = main;
+            Op::Put(r) => {
+                self.check_put(r)?;
+                let mut response = self.write(|w| w.put(r));
+                response.header = self.header();
+                Ok(Response::Put(response))
             }
-            Op::Delete { key, end } => self.delete_all(self.keys_in(key, end)),
-            Op::Txn { key, version, value, other } => {
-                let main = self.revision + 1;
-                if self.live.get(key).map_or(0, |kv| kv.version) == *version {
-                    self.put(main, 0, key, value, 0);
-                    self.put(main, 1, other, value, 0);
-                    self.revision = main;
-                } else {
-                    self.delete_all(self.keys_in(key, &Bytes::new()));
-                }
+            Op::Delete(r) => {
+                let mut response = self.write(|w| w.delete(r));
+                response.header = self.header();
+                Ok(Response::DeleteRange(response))
             }
+            Op::Txn(r) => self.txn(r).map(Response::Txn),
             Op::Grant { id, ttl } => {
                 if self.leases.contains_key(id) {
                     return Err(api::Error::LeaseExist);
                 }
-                self.leases.insert(*id, *ttl);
+                let ttl = (*ttl).max(MIN_LEASE_TTL);
+                self.grants += 1;
+                self.leases.insert(*id, (ttl, self.grants));
+                let header = self.header();
+                Ok(Response::LeaseGrant(pb::LeaseGrantResponse { header, id: *id, ttl, error: String::new() }))
             }
             Op::Revoke { id } => {
-                self.leases.remove(id).ok_or(api::Error::LeaseNotFound)?;
-                let keys = self.live.values().filter(|kv| kv.lease == *id).map(|kv| kv.key.clone()).collect();
-                self.delete_all(keys);
+                self.revoke(*id)?;
+                Ok(Response::LeaseRevoke(pb::LeaseRevokeResponse { header: self.header() }))
             }
-            Op::Compact { revision } => self.compact(*revision)?,
+            Op::Compact(r) => {
+                self.compact(r.revision)?;
+                Ok(Response::Compact(pb::CompactionResponse { header: self.header() }))
+            }
+            Op::Alarm(r) => Ok(Response::Alarm(self.alarm(r))),
+        }
+    }
+
+    fn header(&self) -> Option<pb::ResponseHeader> {
+        Some(pb::ResponseHeader { revision: self.revision, ..Default::default() })
+    }
+
+    /// Whether the alarm stands that refuses everything that needs room.
+    pub fn full(&self) -> bool {
+        self.alarms.iter().any(|(_, kind)| *kind == pb::AlarmType::Nospace as i32)
+    }
+
+    fn write<R>(&mut self, change: impl FnOnce(&mut Writing<'_>) -> R) -> R {
+        let main = self.revision + 1;
+        let mut writing = Writing { model: self, main, happenings: Vec::new() };
+        let result = change(&mut writing);
+        let happenings = writing.happenings;
+        if !happenings.is_empty() {
+            self.revision = main;
+            self.history.push(Rc::new(happenings));
+        }
+        result
+    }
+
+    fn check_put(&self, r: &pb::PutRequest) -> Result<(), api::Error> {
+        if r.lease != 0 && !self.leases.contains_key(&r.lease) {
+            return Err(api::Error::LeaseNotFound);
+        }
+        if (r.ignore_value || r.ignore_lease) && !self.live.contains_key(&r.key) {
+            return Err(api::Error::KeyNotFound);
         }
         Ok(())
     }
 
-    fn put(&mut self, main: i64, sub: i64, key: &Bytes, value: &Bytes, lease: i64) {
-        let old = self.live.get(key);
-        let kv = KeyValue {
-            key: key.clone(),
-            create_revision: old.map_or(main, |kv| kv.create_revision),
-            mod_revision: main,
-            version: old.map_or(0, |kv| kv.version) + 1,
-            value: value.clone(),
-            lease,
-        };
-        self.live.insert(key.clone(), kv.clone());
-        self.records.push(Record { main, sub, key: key.clone(), kv: Some(kv) });
+    fn revoke(&mut self, id: i64) -> Result<(), api::Error> {
+        let keys = self.attached(id);
+        self.leases.remove(&id).ok_or(api::Error::LeaseNotFound)?;
+        self.write(|w| keys.iter().for_each(|key| drop(w.delete_key(key))));
+        Ok(())
     }
 
-    fn keys_in(&self, key: &Bytes, end: &Bytes) -> Vec<Bytes> {
-        let inside = |k: &Bytes| if end.is_empty() { k == key } else { k >= key && k < end };
-        self.live.keys().filter(|k| inside(k)).cloned().collect()
-    }
-
-    fn delete_all(&mut self, keys: Vec<Bytes>) {
-        if keys.is_empty() {
-            return;
-        }
-        self.revision += 1;
-        for (sub, key) in keys.into_iter().enumerate() {
-            self.live.remove(&key);
-            self.records.push(Record { main: self.revision, sub: sub as i64, key, kv: None });
-        }
+    /// Keys that hang on the lease, ascending.
+    pub fn attached(&self, id: i64) -> Vec<Bytes> {
+        self.live.values().filter(|kv| kv.lease == id).map(|kv| kv.key.clone()).collect()
     }
 
     fn compact(&mut self, revision: i64) -> Result<(), api::Error> {
@@ -147,19 +175,35 @@ impl Model {
         Ok(())
     }
 
+    fn alarm(&mut self, r: &pb::AlarmRequest) -> pb::AlarmResponse {
+        use pb::alarm_request::AlarmAction;
+        let it = (r.member_id, r.alarm);
+        let none = r.alarm == pb::AlarmType::None as i32;
+        let found: Vec<(u64, i32)> = match r.action() {
+            AlarmAction::Get => self.alarms.iter().filter(|a| none || a.1 == r.alarm).copied().collect(),
+            AlarmAction::Activate if none => Vec::new(),
+            AlarmAction::Activate => {
+                self.alarms.insert(it);
+                vec![it]
+            }
+            AlarmAction::Deactivate => self.alarms.take(&it).into_iter().collect(),
+        };
+        let alarms = found.into_iter().map(|(member_id, alarm)| pb::AlarmMember { member_id, alarm }).collect();
+        pb::AlarmResponse { header: self.header(), alarms }
+    }
+
     /// The newest change of each key at or below `revision`.
     fn newest_at(&self, revision: i64) -> BTreeMap<Bytes, (i64, i64)> {
         let old = self.records.iter().filter(|r| r.main <= revision);
         old.map(|r| (r.key.clone(), (r.main, r.sub))).collect()
     }
 
-    /// All live keys, ascending.
-    pub fn live(&self) -> Vec<KeyValue> {
-        self.live.values().cloned().collect()
+    fn keys_in(&self, key: &Bytes, end: &Bytes) -> Vec<Bytes> {
+        self.live.keys().filter(|k| covers(key, end, k)).cloned().collect()
     }
 
     /// All keys as they were at `revision`.
-    pub fn at(&self, revision: i64) -> Vec<KeyValue> {
+    fn at(&self, revision: i64) -> Vec<KeyValue> {
         let mut state = BTreeMap::new();
         for r in self.records.iter().filter(|r| r.main <= revision) {
             match &r.kv {
@@ -170,48 +214,103 @@ impl Model {
         state.into_values().collect()
     }
 
-    pub fn leases(&self) -> BTreeSet<i64> {
+    /// A range without sorting and filters.
+    pub fn range(&self, r: &pb::RangeRequest) -> Result<pb::RangeResponse, api::Error> {
+        if r.revision > self.revision {
+            return Err(api::Error::FutureRev);
+        }
+        if r.revision > 0 && r.revision < self.compacted {
+            return Err(api::Error::Compacted);
+        }
+        let all = if r.revision <= 0 { self.live.values().cloned().collect() } else { self.at(r.revision) };
+        let mut kvs: Vec<KeyValue> = all.into_iter().filter(|kv| covers(&r.key, &r.range_end, &kv.key)).collect();
+        let count = kvs.len() as i64;
+        let limit = if r.limit > 0 { r.limit as usize } else { usize::MAX };
+        let more = kvs.len() > limit && !r.count_only;
+        kvs.truncate(if r.count_only { 0 } else { limit });
+        if r.keys_only {
+            // As of 3.7: from the index, which knows no lease.
+            kvs.iter_mut().for_each(|kv| (kv.value, kv.lease) = (Bytes::new(), 0));
+        }
+        Ok(pb::RangeResponse { header: self.header(), kvs, more, count })
+    }
+
+    /// Every live key and nothing else: equal states give equal answers.
+    pub fn everything(&self) -> pb::RangeResponse {
+        let kvs: Vec<KeyValue> = self.live.values().cloned().collect();
+        pb::RangeResponse { header: self.header(), count: kvs.len() as i64, kvs, more: false }
+    }
+
+    /// Leases and their TTL, with the keys that hang on them.
+    pub fn leases(&self) -> BTreeMap<i64, (i64, Vec<Bytes>)> {
+        self.leases.iter().map(|(id, (ttl, _))| (*id, (*ttl, self.attached(*id)))).collect()
+    }
+
+    /// Granted TTL in seconds, and a number that no other grant has.
+    pub fn lease(&self, id: i64) -> Option<(i64, u64)> {
+        self.leases.get(&id).copied()
+    }
+
+    pub fn lease_ids(&self) -> Vec<i64> {
         self.leases.keys().copied().collect()
     }
 
-    /// HashKV at the current revision (reference/semantics.md 10.4).
-    pub fn hash_kv(&self) -> u32 {
-        let mut hash = crc32c_update(0, b"key");
-        // Go's index.Keep(revision): the newest revision of every key that lives; ignored when there is none.
-        let newest = self.newest_at(self.revision);
-        let keep: BTreeSet<_> =
-            newest.iter().filter(|(key, _)| self.live.contains_key(*key)).map(|(_, r)| *r).collect();
-        for r in &self.records {
-            let old = r.main <= self.compacted;
-            let dropped = old && !keep.is_empty() && !keep.contains(&(r.main, r.sub));
-            if dropped || r.kv.is_none() && r.main == self.compacted {
-                continue;
-            }
-            let mut key = Vec::with_capacity(18);
-            key.extend_from_slice(&r.main.to_be_bytes());
-            key.push(b'_');
-            key.extend_from_slice(&r.sub.to_be_bytes());
-            if r.kv.is_none() {
-                key.push(b't');
-            }
-            let value = r.kv.clone().unwrap_or_else(|| KeyValue { key: r.key.clone(), ..KeyValue::default() });
-            hash = crc32c_update(hash, &key);
-            hash = crc32c_update(hash, &value.encode_to_vec());
-        }
-        hash
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty()
+    }
+
+    /// What a revision did; nothing at revisions outside `2..=self.revision`.
+    pub fn happenings(&self, revision: i64) -> &[Happening] {
+        let at = usize::try_from(revision - 2).ok();
+        at.and_then(|at| self.history.get(at)).map_or(&[], |h| h.as_slice())
     }
 }
 
-/// CRC-32C bit by bit: independent of the library that the product uses.
-fn crc32c_update(crc: u32, bytes: &[u8]) -> u32 {
-    let mut crc = !crc;
-    for byte in bytes {
-        crc ^= u32::from(*byte);
-        for _ in 0..8 {
-            crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
-        }
+impl Writing<'_> {
+    fn put(&mut self, r: &pb::PutRequest) -> pb::PutResponse {
+        let old = self.model.live.get(&r.key).cloned();
+        let kv = KeyValue {
+            key: r.key.clone(),
+            create_revision: old.as_ref().map_or(self.main, |kv| kv.create_revision),
+            mod_revision: self.main,
+            version: old.as_ref().map_or(0, |kv| kv.version) + 1,
+            value: old.as_ref().filter(|_| r.ignore_value).map_or(r.value.clone(), |kv| kv.value.clone()),
+            lease: old.as_ref().filter(|_| r.ignore_lease).map_or(r.lease, |kv| kv.lease),
+        };
+        self.model.live.insert(r.key.clone(), kv.clone());
+        self.record(&r.key, Some(kv.clone()));
+        self.happenings.push(Happening { delete: false, kv, prev: old.clone() });
+        pb::PutResponse { header: None, prev_kv: old.filter(|_| r.prev_kv) }
     }
-    !crc
+
+    fn delete(&mut self, r: &pb::DeleteRangeRequest) -> pb::DeleteRangeResponse {
+        let keys = self.model.keys_in(&r.key, &r.range_end);
+        let old: Vec<KeyValue> = keys.iter().filter_map(|key| self.delete_key(key)).collect();
+        let deleted = old.len() as i64;
+        pb::DeleteRangeResponse { header: None, deleted, prev_kvs: if r.prev_kv { old } else { Vec::new() } }
+    }
+
+    fn delete_key(&mut self, key: &Bytes) -> Option<KeyValue> {
+        let prev = self.model.live.remove(key);
+        self.record(key, None);
+        let kv = KeyValue { key: key.clone(), mod_revision: self.main, ..KeyValue::default() };
+        self.happenings.push(Happening { delete: true, kv, prev: prev.clone() });
+        prev
+    }
+
+    fn record(&mut self, key: &Bytes, kv: Option<KeyValue>) {
+        let sub = self.happenings.len() as i64;
+        self.model.records.push(Rc::new(Record { main: self.main, sub, key: key.clone(), kv }));
+    }
+}
+
+/// Whether `[key, end)` holds `k`; an empty end means the key alone, `\0` everything from it on.
+pub fn covers(key: &Bytes, end: &Bytes, k: &Bytes) -> bool {
+    match end.as_ref() {
+        [] => k == key,
+        [0] => k >= key,
+        _ => k >= key && k < end,
+    }
 }
 
 #[cfg(test)]
@@ -219,21 +318,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_is_castagnolis() {
-        assert_eq!(crc32c_update(0, b"123456789"), 0xe306_9283);
-    }
-
-    #[test]
     fn compaction_keeps_the_newest_and_a_tombstone_exactly_there() {
         let mut m = Model::default();
-        let put = |k: &'static str| Op::Put { key: k.into(), value: "v".into(), lease: 0 };
-        for op in [put("a"), put("a"), put("b"), Op::Delete { key: "b".into(), end: Bytes::new() }] {
+        let put = |k: &'static str| Op::Put(pb::PutRequest { key: k.into(), ..Default::default() });
+        let compact = |revision| Op::Compact(pb::CompactionRequest { revision, physical: false });
+        let delete = Op::Delete(pb::DeleteRangeRequest { key: "b".into(), ..Default::default() });
+        for op in [put("a"), put("a"), put("b"), delete] {
             m.apply(&op).unwrap();
         }
         assert_eq!(m.revision, 5);
-        m.apply(&Op::Compact { revision: 5 }).unwrap();
+        m.apply(&compact(5)).unwrap();
         assert_eq!(m.records.len(), 2);
-        assert_eq!(m.apply(&Op::Compact { revision: 5 }), Err(api::Error::Compacted));
-        assert_eq!(m.apply(&Op::Compact { revision: 9 }), Err(api::Error::FutureRev));
+        assert_eq!(m.apply(&compact(5)), Err(api::Error::Compacted));
+        assert_eq!(m.apply(&compact(9)), Err(api::Error::FutureRev));
+        assert_eq!(m.happenings(5)[0].prev.as_ref().unwrap().mod_revision, 4);
     }
 }

@@ -128,7 +128,8 @@ impl Store {
         }
     }
 
-    fn alarmed(&self, kind: pb::AlarmType) -> bool {
+    /// Whether any member raised this alarm, as of the newest applied entry.
+    pub fn alarmed(&self, kind: pb::AlarmType) -> bool {
         self.s.alarms.iter().any(|(_, k)| *k == kind as i32)
     }
 

@@ -35,7 +35,10 @@ impl<T> Member<T> {
                 Ok(()) => self.read(ticket, Request::Range(r)),
             },
             Request::Put(r) => match self.check_quota(validate::put_cost(&r)) {
-                false => self.refuse_for_space(ticket),
+                false => {
+                    self.refuse_for_space(ticket);
+                    Ok(())
+                }
                 true => match validate::check_put(&r) {
                     Err(e) => Err((ticket, e)),
                     Ok(()) => self.propose(ticket, |q| q.put = Some(r)),
@@ -84,7 +87,8 @@ impl<T> Member<T> {
             };
         }
         if !self.check_quota(validate::txn_cost(&r)) {
-            return self.refuse_for_space(ticket);
+            self.refuse_for_space(ticket);
+            return Ok(());
         }
         match validate::check_txn(&r, self.config.max_txn_ops) {
             Err(e) => Err((ticket, e)),
@@ -94,7 +98,8 @@ impl<T> Member<T> {
 
     fn admit_grant(&mut self, ticket: T, mut r: pb::LeaseGrantRequest) -> Result<(), (T, api::Error)> {
         if !self.check_quota(validate::LEASE_GRANT_COST) {
-            return self.refuse_for_space(ticket);
+            self.refuse_for_space(ticket);
+            return Ok(());
         }
         while r.id == 0 {
             r.id = i64::try_from(self.ids.draw() & 0x7fff_ffff_ffff_ffff).expect("the top bit is clear");
@@ -107,14 +112,17 @@ impl<T> Member<T> {
     }
 
     /// The quota is exhausted: the alarm is raised first, then the client is told.
-    fn refuse_for_space(&mut self, ticket: T) -> Result<(), (T, api::Error)> {
-        let alarm = pb::AlarmRequest {
+    pub(super) fn refuse_for_space(&mut self, ticket: T) {
+        let alarm = self.nospace_alarm();
+        self.propose_as(Waiter::NoSpace(ticket), |q| q.alarm = Some(alarm));
+    }
+
+    pub(super) fn nospace_alarm(&self) -> pb::AlarmRequest {
+        pb::AlarmRequest {
             action: pb::alarm_request::AlarmAction::Activate as i32,
             member_id: self.member_id,
             alarm: pb::AlarmType::Nospace as i32,
-        };
-        self.propose_as(Waiter::NoSpace(ticket), |q| q.alarm = Some(alarm));
-        Ok(())
+        }
     }
 
     /// Proposes on behalf of a client.

@@ -88,13 +88,40 @@ fn create_new(boot: &BootConfig, layout: &Layout) -> Result<Opened, Fatal> {
     let metadata = Metadata { node_id: Some(boot.initial.id), cluster_id: Some(boot.cluster_id) };
     let metadata = Bytes::from(metadata.encode_to_vec());
     let mut wal = Wal::create(boot.disk.clone(), &layout.wal, metadata.clone(), boot.wal)?;
-    // As Go's StartNode: one AddNode entry per initial member, term 1, committed from the start.
-    let entries = vec![bootstrap_entry(&boot.initial)?];
-    let hard_state = HardState { term: 1, vote: 0, commit: 1 };
-    wal.append(&hard_state, &entries)?;
-    wal.sync()?;
+    let mut replay = Replay { metadata, hard_state: HardState::default(), entries: Vec::new() };
+    bootstrap(&mut wal, &mut replay, &boot.initial)?;
     let snapshot = WalSnapshot { index: 0, term: 0, conf_state: None };
-    Ok(Opened { wal, replay: Replay { metadata, hard_state, entries }, store, snapshot, snapshotter })
+    Ok(Opened { wal, replay, store, snapshot, snapshotter })
+}
+
+/// As Go's StartNode: one AddNode entry per initial member, term 1, committed from the start.
+fn bootstrap(wal: &mut Wal, replay: &mut Replay, initial: &InitialMember) -> Result<(), Fatal> {
+    replay.entries = vec![bootstrap_entry(initial)?];
+    replay.hard_state = HardState { term: 1, vote: 0, commit: 1 };
+    wal.append(&replay.hard_state, &replay.entries)?;
+    wal.sync()?;
+    Ok(())
+}
+
+/// A crash at the very first start may leave a log without its first hard state: nobody was promised anything, and
+/// without members nobody would ever lead. It is begun again, but only as the cluster that the log was made for.
+fn begin_again(boot: &BootConfig, wal: &mut Wal, replay: &mut Replay) -> Result<(), Fatal> {
+    let (node_id, cluster_id) = identity(&replay.metadata)?;
+    if (node_id, cluster_id) != (boot.initial.id, boot.cluster_id) {
+        return Err(Fatal::new(format!(
+            "the log holds no entries and belongs to member {node_id:x} of cluster {cluster_id:x}, while the flags name \
+             member {:x} of a new cluster {:x}: remove the data directory, or start with the flags it was made with",
+            boot.initial.id, boot.cluster_id
+        )));
+    }
+    bootstrap(wal, replay, &boot.initial)
+}
+
+/// Member and cluster, as the log's first record names them.
+fn identity(metadata: &Bytes) -> Result<(u64, u64), Fatal> {
+    let metadata = Metadata::decode(metadata.clone())
+        .map_err(|e| Fatal::new(format!("the log's metadata record can't be read: {e}")))?;
+    Ok((metadata.node_id(), metadata.cluster_id()))
 }
 
 fn bootstrap_entry(member: &InitialMember) -> Result<Entry, Fatal> {
@@ -116,8 +143,11 @@ fn open_existing(boot: &BootConfig, layout: &Layout) -> Result<Opened, Fatal> {
     }
     let snapshotter = snapshotter(boot, layout)?;
     let store = Store::open(boot.disk.clone(), &layout.db, boot.store.clone())?;
-    let (wal, replay) = Wal::open(boot.disk.clone(), &layout.wal, &snapshot, boot.wal)?;
+    let (mut wal, mut replay) = Wal::open(boot.disk.clone(), &layout.wal, &snapshot, boot.wal)?;
     let index = store.consistent_index();
+    if replay.hard_state.is_empty() && snapshot.index == 0 && index == 0 {
+        begin_again(boot, &mut wal, &mut replay)?;
+    }
     if index < snapshot.index {
         return Err(Fatal::new(format!(
             "failed to find database snapshot file (snap: snapshot file doesn't exist): database file ({} index {index}) \
@@ -140,9 +170,7 @@ fn open_existing(boot: &BootConfig, layout: &Layout) -> Result<Opened, Fatal> {
 
 fn assemble<T>(boot: BootConfig, opened: Opened) -> Result<Member<T>, Fatal> {
     let Opened { wal, replay, mut store, snapshot, snapshotter } = opened;
-    let metadata = Metadata::decode(replay.metadata.clone())
-        .map_err(|e| Fatal::new(format!("the log's metadata record can't be read: {e}")))?;
-    let (member_id, cluster_id) = (metadata.node_id(), metadata.cluster_id());
+    let (member_id, cluster_id) = identity(&replay.metadata)?;
     store.set_identity(cluster_id, member_id);
     let (applied, _) = store.publish();
 

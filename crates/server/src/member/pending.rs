@@ -26,6 +26,7 @@ pub enum Internal {
     Revoke(i64),
     Checkpoint,
     Compaction(i64),
+    Alarm,
 }
 
 /// Waiters by request id, and their deadlines in order: every proposal is given the same time.

@@ -39,13 +39,30 @@ impl<T> Compacting<T> {
 impl<T> Member<T> {
     /// Answers who waits for request `id`.
     pub(super) fn settle(&mut self, id: u64, reply: Result<Reply, api::Error>) {
-        match self.pending.take(id) {
+        let waiter = self.pending.take(id);
+        if reply == Err(api::Error::NoSpace) && !self.store.alarmed(pb::AlarmType::Nospace) {
+            return self.raise_nospace(waiter.and_then(Waiter::ticket));
+        }
+        match waiter {
             None => {}
             Some(Waiter::Client(ticket)) => self.answer(ticket, reply),
             Some(Waiter::Physical(ticket)) => self.answer_physical(ticket, reply),
             Some(Waiter::NoSpace(ticket)) => self.reply(ticket, Err(api::Error::NoSpace)),
             Some(Waiter::Renew(ticket, lease)) => self.renew_after_checkpoint(ticket, lease),
             Some(Waiter::Internal(what)) => self.settle_internal(what, &reply),
+        }
+    }
+
+    /// An entry went over the quota when it was applied: the alarm is raised, and then its client is told. Entries
+    /// that are only replayed raise nothing: what followed them is in the log, too.
+    fn raise_nospace(&mut self, ticket: Option<T>) {
+        match ticket {
+            Some(ticket) => self.refuse_for_space(ticket),
+            None if self.raft.leader() == 0 => {}
+            None => {
+                let alarm = self.nospace_alarm();
+                self.propose_internal(Internal::Alarm, |q| q.alarm = Some(alarm));
+            }
         }
     }
 
@@ -89,7 +106,7 @@ impl<T> Member<T> {
                     compactor.compacted(revision, self.now_ms);
                 }
             }
-            Internal::ClusterVersion | Internal::Checkpoint => {}
+            Internal::ClusterVersion | Internal::Checkpoint | Internal::Alarm => {}
         }
     }
 

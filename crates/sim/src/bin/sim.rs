@@ -1,72 +1,174 @@
-//! Runs seeds: `sim --seeds FROM..TO [--steps N] [--seconds S] [--verbose]`.
+//! Runs seeds, or sweeps one of them; see [`USAGE`].
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+const USAGE: &str = "\
+usage: sim --seeds FROM..TO [--steps N] [--seconds S] [--at-least N] [--verbose] [--keep-going]
+       sim --sweep SEED|FROM..TO [--steps N] [--stride N] [--seconds S] [--at-least N]
+       sim --crash-at OPERATION:lose|random|keep --seeds SEED..SEED+1 [--steps N] [--verbose]
+
+  --seeds FROM..TO   lives with random faults, each run twice: equal seeds must give equal traces
+  --sweep SEED       one short life without random faults, then the same life crashed at each of its disk
+                     operations, in each mode of losing what was not synced
+  --crash-at OP:MODE one life of a sweep, for replaying it
+  --steps N          steps of a life (400; 60 in a sweep)
+  --stride N         in a sweep: only each N-th disk operation
+  --seconds S        stop after so long
+  --at-least N       fail when fewer seeds than N passed or were swept
+  --verbose          every event of the first run
+  --keep-going       do not stop at the first seed that fails";
+
 struct Args {
-    from: u64,
-    to: u64,
-    steps: u64,
-    seconds: Option<u64>,
+    seeds: std::ops::Range<u64>,
+    sweep: bool,
+    crash_at: Option<(u64, disk::Crash)>,
+    steps: Option<u64>,
+    stride: u64,
+    limit: Duration,
+    at_least: u64,
     verbose: bool,
+    keep_going: bool,
 }
 
 fn main() -> ExitCode {
     let args = match parse(std::env::args().skip(1)) {
         Ok(args) => args,
         Err(e) => {
-            eprintln!("sim: {e}\nusage: sim --seeds FROM..TO [--steps N] [--seconds S] [--verbose]");
+            eprintln!("sim: {e}\n{USAGE}");
             return ExitCode::from(2);
         }
     };
-    let started = Instant::now();
-    let (mut done, mut acknowledged, mut crashes, mut reads) = (0, 0, 0, 0);
-    for seed in args.from..args.to {
-        if args.seconds.is_some_and(|s| started.elapsed() > Duration::from_secs(s)) {
-            break;
-        }
-        let first = sim::world::run(seed, args.steps, args.verbose);
-        let second = sim::world::run(seed, args.steps, false);
-        match (first, second) {
-            (Ok(a), Ok(b)) if a == b => {
-                done += 1;
-                acknowledged += a.acknowledged;
-                crashes += a.crashes;
-                reads += a.reads;
-            }
-            (Ok(a), Ok(b)) => return fail(seed, args.steps, &format!("runs differ: {a:?} and {b:?}")),
-            (Err(e), _) | (_, Err(e)) => return fail(seed, args.steps, &e),
-        }
-    }
-    println!("{done} seeds: {acknowledged} operations acknowledged, {reads} reads, {crashes} crashes, each run twice");
-    println!("{done} passed, 0 failed");
-    ExitCode::SUCCESS
+    let failed = match args {
+        Args { crash_at: Some((at, mode)), .. } => replay(&args, at, mode),
+        Args { sweep: true, .. } => sweep(&args),
+        _ => seeds(&args),
+    };
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn fail(seed: u64, steps: u64, why: &str) -> ExitCode {
-    eprintln!("seed {seed} failed: {why}");
-    eprintln!("replay: cargo run -p sim --bin sim -- --seeds {seed}..{} --steps {steps} --verbose", seed + 1);
-    ExitCode::FAILURE
+fn seeds(args: &Args) -> u64 {
+    let (started, steps) = (Instant::now(), args.steps.unwrap_or(400));
+    let mut total = sim::world::Report::default();
+    let (mut done, mut failed) = (0, 0);
+    for seed in args.seeds.clone().take_while(|_| started.elapsed() < args.limit) {
+        let first = sim::world::run(seed, steps, args.verbose);
+        let second = sim::world::run(seed, steps, false);
+        let why = match (first, second) {
+            (Ok(a), Ok(b)) if a == b => {
+                done += 1;
+                total.add(&a);
+                continue;
+            }
+            (Ok(a), Ok(b)) => format!("runs differ: {a:?} and {b:?}"),
+            (Err(a), Err(b)) if a != b => format!("runs differ: {a} and {b}"),
+            (Err(e), _) | (_, Err(e)) => e,
+        };
+        failed += 1;
+        eprintln!("seed {seed} failed: {why}");
+        eprintln!("replay: cargo run -p sim --bin sim -- --seeds {seed}..{} --steps {steps} --verbose", seed + 1);
+        if !args.keep_going {
+            break;
+        }
+    }
+    println!("{done} seeds, each run twice: {total}");
+    println!("{done} passed, {failed} failed");
+    failed + too_few(done, args)
+}
+
+fn sweep(args: &Args) -> u64 {
+    let (started, steps) = (Instant::now(), args.steps.unwrap_or(60));
+    let (mut lives, mut operations, mut done) = (0, 0, 0);
+    for seed in args.seeds.clone().take_while(|_| started.elapsed() < args.limit) {
+        match sim::sweep::run(seed, steps, args.stride) {
+            Ok(report) => {
+                done += 1;
+                lives += report.lives;
+                operations += report.operations;
+            }
+            Err(e) => {
+                eprintln!("sweep of seed {seed} failed: {e}");
+                eprintln!(
+                    "replay: cargo run -p sim --bin sim -- --crash-at OP:MODE --seeds {seed}..{} --steps {steps} --verbose",
+                    seed + 1
+                );
+                return 1;
+            }
+        }
+    }
+    println!("{done} seeds swept: {operations} disk operations, {lives} lives crashed there");
+    too_few(done, args)
+}
+
+/// A check that hardly ran has not passed: 1 when fewer seeds ran than were asked for.
+fn too_few(done: u64, args: &Args) -> u64 {
+    let few = done < args.at_least;
+    if few {
+        eprintln!("sim: only {done} seeds ran, at least {} were asked for", args.at_least);
+    }
+    u64::from(few)
+}
+
+fn replay(args: &Args, at: u64, mode: disk::Crash) -> u64 {
+    let steps = args.steps.unwrap_or(60);
+    match sim::world::run_with_crash(args.seeds.start, steps, Some(at), mode, args.verbose) {
+        Ok(report) => {
+            println!("passed: {report}");
+            0
+        }
+        Err(e) => {
+            eprintln!("seed {} failed: {e}", args.seeds.start);
+            1
+        }
+    }
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
-    let mut parsed = Args { from: 0, to: 100, steps: 400, seconds: None, verbose: false };
+    let mut parsed = Args {
+        seeds: 0..100,
+        sweep: false,
+        crash_at: None,
+        steps: None,
+        stride: 1,
+        limit: Duration::MAX,
+        at_least: 0,
+        verbose: false,
+        keep_going: false,
+    };
     while let Some(flag) = args.next() {
         let mut value = || args.next().ok_or(format!("{flag} needs a value"));
         match flag.as_str() {
-            "--seeds" => {
-                let text = value()?;
-                let (from, to) = text.split_once("..").ok_or("--seeds takes FROM..TO")?;
-                parsed.from = number(from)?;
-                parsed.to = number(to)?;
-            }
-            "--steps" => parsed.steps = number(&value()?)?,
-            "--seconds" => parsed.seconds = Some(number(&value()?)?),
+            "--seeds" => parsed.seeds = range(&value()?)?,
+            "--sweep" => (parsed.sweep, parsed.seeds) = (true, range(&value()?)?),
+            "--crash-at" => parsed.crash_at = Some(crash(&value()?)?),
+            "--steps" => parsed.steps = Some(number(&value()?)?),
+            "--stride" => parsed.stride = number(&value()?)?,
+            "--seconds" => parsed.limit = Duration::from_secs(number(&value()?)?),
+            "--at-least" => parsed.at_least = number(&value()?)?,
             "--verbose" => parsed.verbose = true,
+            "--keep-going" => parsed.keep_going = true,
             other => return Err(format!("unknown flag {other}")),
         }
     }
     Ok(parsed)
+}
+
+fn range(text: &str) -> Result<std::ops::Range<u64>, String> {
+    match text.split_once("..") {
+        Some((from, to)) => Ok(number(from)?..number(to)?),
+        None => number(text).map(|n| n..n + 1),
+    }
+}
+
+fn crash(text: &str) -> Result<(u64, disk::Crash), String> {
+    let (at, mode) = text.split_once(':').ok_or("--crash-at takes OPERATION:MODE")?;
+    let mode = match mode {
+        "lose" => disk::Crash::Lose,
+        "random" => disk::Crash::Random,
+        "keep" => disk::Crash::Keep,
+        other => return Err(format!("unknown mode {other}")),
+    };
+    Ok((number(at)?, mode))
 }
 
 fn number(text: &str) -> Result<u64, String> {
