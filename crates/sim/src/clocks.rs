@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 
 /// A round of revocations each 500 ms, on ticks of 100 ms.
 const REVOKED_WITHIN_MS: u64 = 600;
+/// What a lease has left is stored each 5 minutes: after a restart it has at most this much more than it had, with the
+/// round of looking and the rounding to whole seconds.
+const CHECKPOINT_WITHIN_MS: u64 = 300_000 + REVOKED_WITHIN_MS + 1000;
 
 #[derive(Clone, Copy, Debug)]
 struct Clock {
@@ -47,10 +50,12 @@ impl Clocks {
         }
     }
 
-    /// A leader was elected: the promises stand, and what a lease has left counts anew.
-    pub fn elected(&mut self, now_ms: u64, extend_ms: u64) {
+    /// A leader was elected: the promises stand, and what a lease has left counts anew. `checkpointed_ms`: when the
+    /// leader of before was last seen at work, if it stored now and then what was left.
+    pub fn elected(&mut self, now_ms: u64, extend_ms: u64, checkpointed_ms: Option<u64>) {
         for c in self.0.values_mut() {
-            c.latest_ms = now_ms + c.ttl_ms + extend_ms;
+            let left = checkpointed_ms.map_or(u64::MAX, |at| c.latest_ms.saturating_sub(at) + CHECKPOINT_WITHIN_MS);
+            c.latest_ms = now_ms + left.min(c.ttl_ms) + extend_ms;
         }
     }
 

@@ -121,7 +121,9 @@ impl World {
         self.model = model;
         self.say(|| format!("{survived} of {} operations on their way survived", asked.len()));
         self.clocks.follow(&self.model, self.now_ms);
-        self.clocks.elected(self.now_ms, TICK_MS * ELECTION_TICKS);
+        let checkpointed_ms = Some(self.worked_ms).filter(|_| self.plan.lease_checkpoint);
+        self.clocks.elected(self.now_ms, TICK_MS * ELECTION_TICKS, checkpointed_ms);
+        self.worked_ms = self.now_ms;
         match &mut self.streams {
             Some(streams) => streams.restart(&applied, self.now_ms),
             None => self.streams = Some(Streams::new(&mut self.rng, self.plan.streams, &applied)),

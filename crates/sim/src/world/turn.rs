@@ -52,6 +52,7 @@ impl World {
         };
         self.report.expired += before.iter().filter(|id| self.model.lease(**id).is_none()).count() as u64;
         self.clocks.follow(&self.model, self.now_ms);
+        self.worked_ms = self.now_ms;
         if let Some(id) = self.clocks.overdue(self.now_ms) {
             return Err(format!("lease {id} should have been revoked: {:?}", self.clocks.left(id, self.now_ms)));
         }
