@@ -10,12 +10,13 @@ pub(crate) struct Free {
     pages: u64,
     /// Freed by a transaction; (txid, start, pages).
     pending: Vec<(u64, u64, u64)>,
+    pending_pages: u64,
 }
 
 impl Free {
     /// Pages free or pending.
     pub fn pages(&self) -> u64 {
-        self.pages + self.pending.iter().map(|(_, _, n)| n).sum::<u64>()
+        self.pages + self.pending_pages
     }
 
     /// Adds an extent that nobody uses.
@@ -56,11 +57,13 @@ impl Free {
     /// Transaction `txid` no longer needs these pages.
     pub fn free_later(&mut self, txid: u64, start: u64, len: u64) {
         self.pending.push((txid, start, len));
+        self.pending_pages += len;
     }
 
     /// Views older than `oldest` are gone: what transactions up to it freed may be used.
     pub fn release(&mut self, oldest: u64) {
         for (_, start, len) in self.pending.extract_if(.., |(txid, ..)| *txid <= oldest).collect::<Vec<_>>() {
+            self.pending_pages -= len;
             self.add(start, len);
         }
     }

@@ -128,7 +128,7 @@ pub trait Disk: Send + Sync {
     fn metadata(&self, path: &Path) -> io::Result<Metadata>;
     /// Names in a directory, sorted; names that are not UTF-8 are left out (etcd makes none).
     fn read_dir(&self, path: &Path) -> io::Result<Vec<String>>;
-    /// Creates the directory and its missing parents with permission bits `mode`.
+    /// Creates the directory and its missing parents with permission bits `mode`, durably.
     fn create_dir_all(&self, path: &Path, mode: u32) -> io::Result<()>;
     /// Renames a file or directory, replacing a file of the target's name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;

@@ -57,7 +57,18 @@ impl Disk for RealDisk {
     }
 
     fn create_dir_all(&self, path: &Path, mode: u32) -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(mode).create(path)
+        let missing = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists()).collect::<Vec<_>>();
+        fs::DirBuilder::new().recursive(true).mode(mode).create(path)?;
+        for made in missing.into_iter().rev() {
+            // A bare name has the parent "", which no system call takes.
+            let parent = made.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            match self.sync_dir(parent) {
+                // One may make names in a directory that one may not open.
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+                outcome => outcome?,
+            }
+        }
+        Ok(())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -395,7 +395,8 @@ impl Disk for SimDisk {
             path.ancestors().take_while(|p| !s.names.contains_key(*p)).map(Path::to_path_buf).collect();
         for dir in missing.into_iter().rev() {
             s.mutate()?;
-            s.names.insert(dir, Node::Dir);
+            s.names.insert(dir.clone(), Node::Dir);
+            s.synced_names.insert(dir, Node::Dir);
         }
         Ok(())
     }

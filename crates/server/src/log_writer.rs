@@ -5,7 +5,11 @@
 
 use crate::Fatal;
 use api::raft::{HardState, Message};
-use wal::{Wal, WalSnapshot};
+use wal::{Wal, WalError, WalSnapshot};
+
+/// The part of a segment that is kept for what can't be refused while there is no next one: deletions, revocations,
+/// compactions, conf changes.
+const RESERVE: u64 = 4;
 
 /// Owns the open log.
 pub struct LogWriter {
@@ -87,9 +91,18 @@ impl LogWriter {
     }
 
     /// Prepares the next segment, off the hot path.
-    pub fn prepare_next(&mut self) -> Result<(), Fatal> {
-        self.wal.prepare_next()?;
-        Ok(())
+    ///
+    /// # Errors
+    /// There is no room for it: the log goes on while the present segment lasts.
+    pub fn prepare_next(&mut self) -> Result<(), WalError> {
+        self.wal.prepare_next()
+    }
+
+    /// Whether the log takes more. False on a full disk when the present segment is nearly full, too: an append that
+    /// needs the next one would be fatal.
+    pub fn has_room(&mut self) -> bool {
+        let nearly_full = self.wal.room().is_some_and(|(left, of)| left < of / RESERVE);
+        !nearly_full || self.wal.prepare_next().is_ok()
     }
 
     /// Syncs and removes the prepared segment.

@@ -32,6 +32,10 @@ pub struct Evidence<'a> {
     pub clocks: &'a Clocks,
     pub now_ms: u64,
     pub quota: bool,
+    /// The disk was filled up.
+    pub full: bool,
+    /// The page store may lag so far behind that proposals are refused.
+    pub lagging: bool,
     /// After a crash: some of the last operations may be missing, if nobody was told that they are done.
     pub crashed: bool,
     pub member_id: u64,
@@ -88,8 +92,8 @@ impl Search<'_> {
             }
             Err(why) => self.fail(at, why),
         }
-        let refused = self.refused_for_space(course, asked)?;
-        self.follow(refused, at + 1)
+        let refused = [self.refused_for_space(course.clone(), asked), self.refused_without_effect(course, asked)];
+        refused.into_iter().flatten().find_map(|course| self.follow(course, at + 1))
     }
 
     fn fail(&mut self, at: usize, why: String) {
@@ -141,6 +145,18 @@ impl Search<'_> {
         }
         course.model.alarms.insert(self.nospace());
         Some(course)
+    }
+
+    /// There was no room for another log segment, or the page store lags too far: nothing happened.
+    fn refused_without_effect(&self, course: Course, asked: &Asked) -> Option<Course> {
+        let full = self.evidence.full && asked.op.costs();
+        let possible = match &asked.reply {
+            None => self.evidence.crashed && (full || self.evidence.lagging),
+            Some(Err(api::Error::NoSpace)) => full,
+            Some(Err(api::Error::RequestTooManyRequests)) => self.evidence.lagging,
+            Some(_) => false,
+        };
+        possible.then_some(course)
     }
 
     fn nospace(&self) -> (u64, i32) {

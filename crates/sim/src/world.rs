@@ -110,6 +110,7 @@ pub struct Plan {
     snapshot_count: u64,
     checkpoint_bytes: usize,
     checkpoint_ms: u64,
+    unwritten_bytes: usize,
     compaction_batch: usize,
 }
 
@@ -128,6 +129,7 @@ impl Plan {
             snapshot_count: 5 + rng.below(40),
             checkpoint_bytes: 1 << (10 + rng.below(6)),
             checkpoint_ms: 200 + rng.below(2000),
+            unwritten_bytes: if rng.one_in(8) { 2048 << rng.below(4) } else { usize::MAX },
             compaction_batch: 1 + rng.below(8) as usize,
         }
     }
@@ -141,6 +143,8 @@ struct World {
     armed: bool,
     /// A fault was armed since the member came up: it may have refused something.
     harmed: bool,
+    /// The disk was filled up: the member may have refused what takes space.
+    full: bool,
     /// In a sweep: the disk operation, counted from the beginning, at which the power goes.
     crash_at: Option<u64>,
     /// What every crash leaves; `None`: drawn.
@@ -205,6 +209,7 @@ impl World {
             disk,
             armed: false,
             harmed: false,
+            full: false,
             crash_at: None,
             crash_mode: None,
             now_ms: 0,
@@ -288,7 +293,10 @@ impl World {
         match self.rng.below(4) {
             0 => self.disk.inject(Fault::Sync { after }),
             1 => self.disk.inject(Fault::Write { after }),
-            2 => self.disk.inject(Fault::Full(after * 512)),
+            2 => {
+                self.disk.inject(Fault::Full(after * 512));
+                self.full = true;
+            }
             _ => self.disk.crash_after(after),
         }
         (self.armed, self.harmed) = (true, true);
@@ -417,6 +425,7 @@ impl World {
                 return Err(format!("there is no peace; quiet: {quiet}, waiting: {waiting:?}"));
             }
         }
+        self.full = false;
         if let Some(streams) = &self.streams {
             streams.check_nothing_owed(&self.model)?;
         }

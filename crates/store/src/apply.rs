@@ -119,12 +119,10 @@ impl Store {
         Ok(Applying { request_id: Some(id), reply, effects })
     }
 
-    /// The consistent index moves in the layer that holds the effects, also for entries without any.
     fn advance(&mut self, entry: &Entry, old: bool) {
         if !old {
             self.s.index = entry.index;
             self.s.term = entry.term;
-            self.set(schema::META, schema::CONSISTENT_INDEX, Some(entry.index.to_be_bytes().to_vec().into()));
         }
     }
 

@@ -44,6 +44,10 @@ pub struct Store {
     pub(crate) capture_prev: bool,
     pub(crate) compaction: Option<Compaction>,
     pub(crate) dirty_bytes: usize,
+    /// Of `dirty_bytes`' kind, on their way into the page store.
+    frozen_bytes: usize,
+    /// The consistent index as the page store has it, or is about to.
+    frozen_index: u64,
 }
 
 /// A compaction under way: first the index, then the records.
@@ -82,11 +86,7 @@ impl Store {
     pub fn open(disk: SharedDisk, path: &Path, options: Options) -> Result<Store, Error> {
         let bolt_options = bolt_options(&options);
         let db = Db::open(disk.clone(), path, bolt_options)?;
-        let mut tx = db.begin()?;
-        for bucket in schema::BUCKETS {
-            tx.create_bucket(bucket.as_bytes())?;
-        }
-        tx.commit()?;
+        create_buckets(&db)?;
         let backend = Backend { active: Layer::default(), frozen: Layer::default(), view: db.view() };
         let s = Applied {
             index: 0,
@@ -116,6 +116,8 @@ impl Store {
             capture_prev: false,
             compaction: None,
             dirty_bytes: 0,
+            frozen_bytes: 0,
+            frozen_index: 0,
         };
         store.restore_small()?;
         store.restore_keys()?;
@@ -128,6 +130,7 @@ impl Store {
             |v: Option<Bytes>| v.and_then(|v| Some(u64::from_be_bytes(v.as_ref().try_into().ok()?))).unwrap_or(0);
         let text = |v: Option<Bytes>| v.and_then(|v| Some(Arc::from(std::str::from_utf8(&v).ok()?)));
         self.s.index = number(b.get(schema::META, schema::CONSISTENT_INDEX)?);
+        self.frozen_index = self.s.index;
         self.s.term = number(b.get(schema::META, schema::TERM)?);
         self.s.storage_version = text(b.get(schema::META, schema::STORAGE_VERSION)?);
         self.s.cluster_version = text(b.get(schema::CLUSTER, schema::CLUSTER_VERSION)?);
@@ -250,16 +253,31 @@ impl Store {
 
     /// Bytes up to the high-water mark, with an estimate of what waits for a checkpoint.
     pub fn size(&self) -> i64 {
-        (self.db.size() + self.dirty_bytes as u64) as i64
+        (self.db.size() + self.unwritten_bytes() as u64) as i64
     }
 
     pub fn size_in_use(&self) -> i64 {
-        (self.db.in_use_bytes() + self.dirty_bytes as u64) as i64
+        (self.db.in_use_bytes() + self.unwritten_bytes() as u64) as i64
+    }
+
+    /// Whether anything was applied that no checkpoint has seen.
+    pub fn is_ahead(&self) -> bool {
+        self.s.index != self.frozen_index || !self.s.backend.active.is_empty()
     }
 
     /// Bytes of changes that wait for a checkpoint.
     pub fn overlay_bytes(&self) -> usize {
         self.dirty_bytes
+    }
+
+    /// … with those that a checkpoint is writing.
+    pub fn unwritten_bytes(&self) -> usize {
+        self.dirty_bytes + self.frozen_bytes
+    }
+
+    /// The members, as raft counts them.
+    pub fn conf_state(&self) -> &ConfState {
+        &self.s.conf_state
     }
 
     pub fn header(&self) -> pb::ResponseHeader {
@@ -398,9 +416,11 @@ impl Store {
 
     /// Freezes what waits for the page store; `None` when nothing does. One at a time.
     pub fn freeze(&mut self) -> Option<Checkpoint> {
-        if self.s.backend.active.is_empty() {
+        // The consistent index moves in the layer that holds the effects, also for entries without any.
+        if !self.is_ahead() {
             return None;
         }
+        self.frozen_index = self.s.index;
         assert!(self.s.backend.frozen.is_empty(), "one checkpoint at a time");
         failpoint::point!("commitBeforePreCommitHook");
         self.set(schema::META, schema::CONSISTENT_INDEX, Some(self.s.index.to_be_bytes().to_vec().into()));
@@ -410,7 +430,7 @@ impl Store {
         failpoint::point!("commitAfterPreCommitHook");
         let layer = std::mem::take(&mut self.s.backend.active);
         self.s.backend.frozen = layer.clone();
-        self.dirty_bytes = 0;
+        self.frozen_bytes = std::mem::take(&mut self.dirty_bytes);
         Some(Checkpoint { layer, db: self.db.clone() })
     }
 
@@ -418,6 +438,7 @@ impl Store {
     pub fn checkpointed(&mut self, checkpoint: Checkpoint) -> Result<(), Error> {
         drop(checkpoint);
         self.s.backend.frozen = Layer::default();
+        self.frozen_bytes = 0;
         self.s.backend.view = self.db.view();
         Ok(())
     }
@@ -444,6 +465,19 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// A file that has them all is not written to: an open that is going to be refused changes nothing.
+fn create_buckets(db: &Db) -> Result<(), Error> {
+    let there = db.view().buckets()?;
+    if schema::BUCKETS.iter().all(|bucket| there.iter().any(|name| name == bucket.as_bytes())) {
+        return Ok(());
+    }
+    let mut tx = db.begin()?;
+    for bucket in schema::BUCKETS {
+        tx.create_bucket(bucket.as_bytes())?;
+    }
+    Ok(tx.commit()?)
 }
 
 fn bolt_options(options: &Options) -> bolt::Options {

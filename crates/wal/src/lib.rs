@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Invariants: what [`Wal::sync`] returned for is read back after any crash; nothing is read that was not appended.
-//! A tail counts only after [`Wal::open`] has rewritten and synced it: an earlier, failed sync may have left clean
+//! A tail counts only after [`Opening::settle`] has rewritten and synced it: an earlier, failed sync may have left clean
 //! pages in memory that the platter never got. After a failed write or sync every further call fails.
 
 mod error;
@@ -22,7 +22,7 @@ mod writer;
 
 pub use error::WalError;
 pub use replay::{Replay, exists, valid_snapshots};
-pub use writer::Wal;
+pub use writer::{Behind, Opening, Wal};
 
 use api::pb::walpb;
 use api::raft::{ConfState, Malformed};

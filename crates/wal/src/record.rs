@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// allocate what it says.
 pub(crate) const RECORD_BYTES_MAX: u64 = 512 << 20;
 const SECTOR: u64 = 512;
-const FRAME_HEAD: u64 = 8;
+pub(crate) const FRAME_HEAD: u64 = 8;
 const READ_CHUNK: usize = 256 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,12 +160,11 @@ impl<'a> Reader<'a> {
         if word == 0 {
             return Ok(Step::End);
         }
-        let (size, top) = (word & !(0xff << 56), word >> 56);
-        let padding = padding(size);
+        let (size, padding, formed) = frame_head(word);
         if size > RECORD_BYTES_MAX {
             return Err(self.damage(format!("a record of {size} bytes is past the limit of {RECORD_BYTES_MAX}")));
         }
-        if top != if padding == 0 { 0 } else { 0x80 | padding } {
+        if !formed {
             return Err(self.damage(format!("the length {word:#018x} is malformed")));
         }
         if size + padding > left - FRAME_HEAD {
@@ -204,6 +203,38 @@ impl<'a> Reader<'a> {
         }
         let start = (at - self.chunk_at) as usize;
         Ok(&self.chunk[start..start + n])
+    }
+}
+
+/// Size and padding of a frame, and whether its first word is one that is ever written.
+fn frame_head(word: u64) -> (u64, u64, bool) {
+    let (size, top) = (word & !(0xff << 56), word >> 56);
+    let padding = padding(size);
+    (size, padding, top == if padding == 0 { 0 } else { 0x80 | padding })
+}
+
+/// A record whose predecessors are unknown.
+pub(crate) struct Loose {
+    pub(crate) kind: Kind,
+    pub(crate) data: Bytes,
+    crc: u32,
+}
+
+impl Loose {
+    /// The record at the beginning of `bytes`, and the size of its frame.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<(Loose, usize)> {
+        let (word, rest) = bytes.split_first_chunk::<8>()?;
+        let (size, padding, formed) = frame_head(u64::from_le_bytes(*word));
+        if size == 0 || !formed || size + padding > rest.len() as u64 {
+            return None;
+        }
+        let record = walpb::Record::decode(&rest[..size as usize]).ok()?;
+        let (kind, crc) = (Kind::from_number(record.r#type())?, record.crc());
+        Some((Loose { kind, data: record.data.unwrap_or_default(), crc }, (FRAME_HEAD + size + padding) as usize))
+    }
+
+    pub(crate) fn follows(&self, before: &Loose) -> bool {
+        crc32c::crc32c_append(before.crc, &self.data) == self.crc
     }
 }
 

@@ -1,13 +1,16 @@
 //! Reading the log back.
 
 use crate::error::io_at;
-use crate::record::{Kind, Reader, Step};
+use crate::record::{FRAME_HEAD, Kind, Loose, Reader, Step};
 use crate::segment::{self, Segment};
 use crate::{WalError, WalSnapshot};
 use api::raft::{Entry, HardState, Malformed};
 use bytes::Bytes;
 use disk::SharedDisk;
 use std::path::Path;
+
+/// So far behind a torn record its successors are looked for: more than a segment.
+const BEHIND_BYTES_MAX: u64 = 256 << 20;
 
 /// What the log holds after the snapshot it was opened at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,6 +66,38 @@ pub(crate) fn scan(
         end.offset = reader.offset();
     }
     Ok(end)
+}
+
+/// The highest commit index in the hard states behind `offset`, where a record can't be read. The chain of checksums is
+/// broken there, so only records count that continue one another's.
+pub(crate) fn commit_behind(tail: &Segment, offset: u64) -> Result<u64, WalError> {
+    let len = tail.file.len().map_err(io_at(&tail.path, "measure"))?;
+    let mut bytes = vec![0; (len - offset).min(BEHIND_BYTES_MAX) as usize];
+    tail.file.read_exact_at(&mut bytes, offset).map_err(io_at(&tail.path, "read"))?;
+    let (mut commit, mut at) = (0, FRAME_HEAD as usize);
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        let (chained, end) = chain_at(rest);
+        // Nothing vouches for the data of the first.
+        let states = chained.iter().skip(1).filter(|loose| loose.kind == Kind::State);
+        let commits = states.filter_map(|loose| HardState::decode(loose.data.clone()).ok()).map(|state| state.commit);
+        commit = commits.fold(commit, u64::max);
+        // Frames are aligned to eight bytes.
+        at += end.max(FRAME_HEAD as usize);
+    }
+    Ok(commit)
+}
+
+/// Records that begin here and continue one another's checksum, if there are two at least, and where they end.
+fn chain_at(bytes: &[u8]) -> (Vec<Loose>, usize) {
+    let (mut chain, mut end) = (Vec::<Loose>::new(), 0);
+    while let Some((loose, size)) = Loose::parse(&bytes[end..]) {
+        if chain.last().is_some_and(|before| !loose.follows(before)) {
+            break;
+        }
+        chain.push(loose);
+        end += size;
+    }
+    if chain.len() < 2 { (Vec::new(), 0) } else { (chain, end) }
 }
 
 /// Collects a [`Replay`].

@@ -75,40 +75,18 @@ impl Wal {
         })
     }
 
-    /// Opens the log at a snapshot it records: locks it, reads it, repairs a torn tail (a copy of the damaged segment
-    /// stays as `<name>.broken`), rewrites and syncs the tail.
+    /// [`Opening::open`] and [`Opening::settle`] in one.
+    ///
+    /// # Errors
+    /// The log is locked, damaged, does not reach back to the snapshot, or the disk failed.
     pub fn open(
         disk: SharedDisk,
         dir: &Path,
         at: &WalSnapshot,
         options: WalOptions,
     ) -> Result<(Wal, Replay), WalError> {
-        let names = segment::list_from(disk.as_ref(), dir, at.index)?;
-        let segments: Result<Vec<_>, _> = names.iter().map(|n| segment::open_locked(disk.as_ref(), dir, *n)).collect();
-        let segments = segments?;
-        clear_leftovers(disk.as_ref(), dir)?;
-        let mut collector = Collector::new(at);
-        let end = scan(&segments, &mut |place, kind, data| collector.visit(&place, kind, data))?;
-        let last_index = collector.last_index;
-        let replay = collector.finish(dir)?;
-        let tail = segments.last().expect("list_from answers at least one");
-        settle_tail(disk.as_ref(), dir, tail, end, options.segment_bytes)?;
-        let wal = Wal {
-            dir: dir.to_path_buf(),
-            options,
-            metadata: replay.metadata.clone(),
-            hard_state: replay.hard_state,
-            last_index,
-            segments,
-            offset: end.offset,
-            encoder: Encoder::new(end.crc),
-            unsynced: false,
-            next: None,
-            prepared: 0,
-            poisoned: false,
-            disk,
-        };
-        Ok((wal, replay))
+        let (opening, replay) = Opening::open(disk, dir, at)?;
+        Ok((opening.settle(options)?, replay))
     }
 
     /// Reads the log without locks and without changing anything; a torn tail ends it.
@@ -172,6 +150,13 @@ impl Wal {
         self.encoder.record(Kind::Snapshot, &snapshot.encode());
         self.last_index = self.last_index.max(snapshot.index);
         self.sync()
+    }
+
+    /// Bytes that the present segment still takes before the next one is needed, and of how many; `None` when the next
+    /// one is ready.
+    pub fn room(&self) -> Option<(u64, u64)> {
+        let bytes = self.options.segment_bytes;
+        self.next.is_none().then(|| (bytes.saturating_sub(self.offset), bytes))
     }
 
     /// Makes the next segment ready, so that no append waits for its allocation. A failure leaves the log usable.
@@ -272,6 +257,86 @@ impl Wal {
     }
 }
 
+/// A log that is locked and read, and not yet changed: the time to refuse it.
+pub struct Opening {
+    disk: SharedDisk,
+    dir: PathBuf,
+    segments: Vec<Segment>,
+    end: End,
+    last_index: u64,
+    metadata: Bytes,
+    hard_state: HardState,
+}
+
+impl Opening {
+    /// Locks the log and reads it from a snapshot that it records.
+    ///
+    /// # Errors
+    /// The log is locked, damaged, does not reach back to the snapshot, or the disk failed.
+    pub fn open(disk: SharedDisk, dir: &Path, at: &WalSnapshot) -> Result<(Opening, Replay), WalError> {
+        let names = segment::list_from(disk.as_ref(), dir, at.index)?;
+        let segments: Result<Vec<_>, _> = names.iter().map(|n| segment::open_locked(disk.as_ref(), dir, *n)).collect();
+        let segments = segments?;
+        let mut collector = Collector::new(at);
+        let end = scan(&segments, &mut |place, kind, data| collector.visit(&place, kind, data))?;
+        let last_index = collector.last_index;
+        let replay = collector.finish(dir)?;
+        let (metadata, hard_state) = (replay.metadata.clone(), replay.hard_state);
+        Ok((Opening { disk, dir: dir.to_path_buf(), segments, end, last_index, metadata, hard_state }, replay))
+    }
+
+    /// What stands behind a torn record, if there is one: a damaged length or sector inside the log looks like a torn
+    /// write at its end, but records of later syncs follow it.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn behind_torn(&self) -> Result<Option<Behind>, WalError> {
+        if !self.end.torn {
+            return Ok(None);
+        }
+        let tail = self.segments.last().expect("list_from answers at least one");
+        let commit = crate::replay::commit_behind(tail, self.end.offset)?;
+        Ok(Some(Behind { path: tail.path.clone(), offset: self.end.offset, commit }))
+    }
+
+    /// Makes the log ready for appending: removes what crashes left, repairs a torn tail (a copy of the damaged segment
+    /// stays as `<name>.broken`), rewrites and syncs the tail.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn settle(self, options: WalOptions) -> Result<Wal, WalError> {
+        let Opening { disk, dir, segments, end, last_index, metadata, hard_state } = self;
+        clear_leftovers(disk.as_ref(), &dir)?;
+        let tail = segments.last().expect("list_from answers at least one");
+        settle_tail(disk.as_ref(), &dir, tail, end, options.segment_bytes)?;
+        Ok(Wal {
+            disk,
+            dir,
+            options,
+            metadata,
+            hard_state,
+            last_index,
+            segments,
+            offset: end.offset,
+            encoder: Encoder::new(end.crc),
+            unsynced: false,
+            next: None,
+            prepared: 0,
+            poisoned: false,
+        })
+    }
+}
+
+/// See [`Opening::behind_torn`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Behind {
+    pub path: PathBuf,
+    /// Where the torn record stands, bytes.
+    pub offset: u64,
+    /// The highest commit index in readable hard states behind it; 0 = none.
+    pub commit: u64,
+}
+
 /// Removes segments that were prepared and never used (`0.tmp`, `1.tmp`, as Go names them too).
 fn clear_leftovers(disk: &dyn Disk, dir: &Path) -> Result<(), WalError> {
     for name in disk.read_dir(dir).map_err(io_at(dir, "list"))? {
@@ -284,7 +349,7 @@ fn clear_leftovers(disk: &dyn Disk, dir: &Path) -> Result<(), WalError> {
     Ok(())
 }
 
-/// A directory without a log is replaced; one that holds anything else is somebody's.
+/// A directory that holds anything but leftovers is somebody's.
 fn refuse_foreign(disk: &dyn Disk, dir: &Path) -> Result<(), WalError> {
     let names = disk.read_dir(dir).map_err(io_at(dir, "list"))?;
     match names.into_iter().find(|n| !n.ends_with(".tmp") && !n.ends_with(".broken")) {
@@ -293,7 +358,8 @@ fn refuse_foreign(disk: &dyn Disk, dir: &Path) -> Result<(), WalError> {
     }
 }
 
-/// Builds `<dir>.tmp` with the first segment in it and renames it to `dir`.
+/// Makes the directory and the first segment in it, which gets its name when it is whole. Go renames a directory
+/// instead; this works on mount points and through links, too.
 fn create_directory(
     disk: &dyn Disk,
     dir: &Path,
@@ -301,28 +367,15 @@ fn create_directory(
     head: &[u8],
     segment_bytes: u64,
 ) -> Result<Box<dyn File>, WalError> {
-    let mut temporary = dir.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let temporary = PathBuf::from(temporary);
-    if disk.exists(dir).map_err(io_at(dir, "look for"))? {
-        refuse_foreign(disk, dir)?;
-    }
-    for old in [&temporary, &dir.to_path_buf()] {
-        if disk.exists(old).map_err(io_at(old, "look for"))? {
-            disk.remove_dir_all(old).map_err(io_at(old, "remove"))?;
-        }
-    }
-    disk.create_dir_all(&temporary, DIR_MODE).map_err(io_at(&temporary, "create"))?;
-    let path = name.path(&temporary);
-    let file = new_file(disk, &path, segment_bytes)?;
-    file.write_at(head, 0).map_err(io_at(&path, "write to"))?;
-    file.sync_all().map_err(io_at(&path, "sync"))?;
-    disk.sync_dir(&temporary).map_err(io_at(&temporary, "sync"))?;
-    disk.rename(&temporary, dir).map_err(io_at(dir, "rename to"))?;
-    if let Some(parent) = dir.parent() {
-        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        disk.sync_dir(parent).map_err(io_at(parent, "sync"))?;
-    }
+    disk.create_dir_all(dir, DIR_MODE).map_err(io_at(dir, "create"))?;
+    refuse_foreign(disk, dir)?;
+    let temporary = dir.join("0.tmp");
+    let file = new_file(disk, &temporary, segment_bytes)?;
+    file.write_at(head, 0).map_err(io_at(&temporary, "write to"))?;
+    file.sync_all().map_err(io_at(&temporary, "sync"))?;
+    let path = name.path(dir);
+    disk.rename(&temporary, &path).map_err(io_at(&path, "rename to"))?;
+    disk.sync_dir(dir).map_err(io_at(dir, "sync"))?;
     Ok(file)
 }
 
@@ -333,7 +386,11 @@ fn new_file(disk: &dyn Disk, path: &Path, bytes: u64) -> Result<Box<dyn File>, W
     }
     let file = disk.open(path, OpenOptions::create_new().mode(FILE_MODE)).map_err(io_at(path, "create"))?;
     segment::lock(path, file.as_ref())?;
-    file.allocate(bytes).map_err(io_at(path, "allocate"))?;
+    if let Err(e) = file.allocate(bytes) {
+        // What there is of it would only take room on a full disk; that it can't be removed changes nothing.
+        drop(disk.remove_file(path));
+        return Err(io_at(path, "allocate")(e));
+    }
     Ok(file)
 }
 

@@ -13,7 +13,7 @@ const MAX_ELECTION_MS: u64 = 50_000;
 const RECOMMENDED_QUOTA: i64 = 8 << 30;
 const RECOMMENDED_REQUEST: u64 = 10 << 20;
 /// More would let one request hold gigabytes; the log's records end far below it too.
-const MAX_REQUEST: u64 = 512 << 20;
+const MAX_REQUEST: u64 = 256 << 20;
 
 /// Settings of features that come with later releases. Each would be dangerous to ignore.
 const UNSUPPORTED: &[&str] = &[

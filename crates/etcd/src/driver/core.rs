@@ -46,6 +46,9 @@ impl Core {
                 Err(e) => die(&e),
             }
         }
+        if let Err(e) = self.last_job() {
+            die(&e);
+        }
         let Core { member, shared, readers, .. } = self;
         if let Err(e) = member.stop(&mut outputs) {
             die(&e);
@@ -57,6 +60,21 @@ impl Core {
         }
         drop(readers);
         shared.leader.send_replace(false);
+    }
+
+    /// Waits for the checkpoint that is being written; whoever asks meanwhile is told that the server stopped.
+    fn last_job(&mut self) -> Result<(), Fatal> {
+        while self.member.checkpoint_runs() {
+            match self.inbox.recv() {
+                Ok(Message::Checkpointed(done)) => self.member.checkpointed(self.clock.now_ms(), *done)?,
+                Ok(Message::Call { ticket, .. } | Message::Snapshot { ticket }) => {
+                    ticket.answer(Err(api::Error::Stopped));
+                }
+                Ok(Message::CapturePrev(_) | Message::Stop) => {}
+                Err(_) => return Ok(()),
+            }
+        }
+        Ok(())
     }
 
     fn step(&mut self, outputs: &mut Vec<Output<Ticket>>) -> Result<bool, Fatal> {

@@ -20,6 +20,9 @@ const INBOX_MAX: usize = 65_536;
 const CHECKPOINT_BYTES: usize = 16 << 20;
 /// … and how long the oldest waits, ms: the log holds it meanwhile.
 const CHECKPOINT_MS: u64 = 5_000;
+/// Changes that may wait for a slow disk, or for a defragmentation; beyond it clients are told that there are too many
+/// requests. Bytes.
+const UNWRITTEN_BYTES: usize = 512 << 20;
 /// Page cache budget, bytes.
 const PAGE_CACHE_BYTES: usize = 256 << 20;
 const READER_THREADS: usize = 2;
@@ -95,16 +98,6 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
 
 fn boot_config(config: &Config, clock: Clock) -> Result<BootConfig, Fatal> {
     let data_dir = config.data_path();
-    let known = data_dir.join("member").exists();
-    if !known && config.initial_cluster_state == "existing" {
-        return Err(Fatal::new(
-            "--initial-cluster-state=existing, but the data directory is empty, and this release of oxetcd can't join \
-             another member's cluster yet: found one with 'new', or run Go etcd",
-        ));
-    }
-    // What --initial-cluster says counts for a new directory only; an old one knows who it is.
-    let peer_urls = if known { Vec::new() } else { config::local_member(config).map_err(Fatal::new)? };
-    let id = config::initial_member_id(&peer_urls, &config.initial_cluster_token);
     let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let wall_ms = millis(wall.map_err(|e| Fatal::new(format!("the system's clock is before 1970: {e}")))?);
     let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
@@ -142,12 +135,26 @@ fn boot_config(config: &Config, clock: Clock) -> Result<BootConfig, Fatal> {
             lease_checkpoint: config.enabled(Gate::LeaseCheckpoint),
             checkpoint_bytes: CHECKPOINT_BYTES,
             checkpoint_ms: CHECKPOINT_MS,
+            unwritten_bytes: UNWRITTEN_BYTES,
         },
-        initial: InitialMember { id, name: config.name.clone(), peer_urls },
-        cluster_id: config::cluster_id(&[id]),
+        initial: initial(config),
         now_ms: clock.now_ms(),
         wall_ms,
     })
+}
+
+/// Whom `--initial-cluster` and its sisters found; they count for a new log only.
+fn initial(config: &Config) -> Result<InitialMember, String> {
+    if config.initial_cluster_state == "existing" {
+        return Err(
+            "--initial-cluster-state=existing, but the data directory is empty, and this release of oxetcd can't \
+                    join another member's cluster yet: found one with 'new', or run Go etcd"
+                .into(),
+        );
+    }
+    let peer_urls = config::local_member(config)?;
+    let id = config::initial_member_id(&peer_urls, &config.initial_cluster_token);
+    Ok(InitialMember { cluster_id: config::cluster_id(&[id]), id, name: config.name.clone(), peer_urls })
 }
 
 fn millis(d: std::time::Duration) -> u64 {

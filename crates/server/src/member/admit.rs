@@ -34,16 +34,13 @@ impl<T> Member<T> {
                 Ok(()) if r.serializable => self.read_now(ticket, Request::Range(r)),
                 Ok(()) => self.read(ticket, Request::Range(r)),
             },
-            Request::Put(r) => match self.check_quota(validate::put_cost(&r)) {
-                false => {
-                    self.refuse_for_space(ticket);
-                    Ok(())
-                }
-                true => match validate::check_put(&r) {
+            Request::Put(r) => {
+                let Some(ticket) = self.with_space(ticket, validate::put_cost(&r)) else { return Ok(()) };
+                match validate::check_put(&r) {
                     Err(e) => Err((ticket, e)),
                     Ok(()) => self.propose(ticket, |q| q.put = Some(r)),
-                },
-            },
+                }
+            }
             Request::DeleteRange(r) => match validate::check_delete_range(&r) {
                 Err(e) => Err((ticket, e)),
                 Ok(()) => self.propose(ticket, |q| q.delete_range = Some(r)),
@@ -86,10 +83,7 @@ impl<T> Member<T> {
                 false => self.read(ticket, Request::Txn(r)),
             };
         }
-        if !self.check_quota(validate::txn_cost(&r)) {
-            self.refuse_for_space(ticket);
-            return Ok(());
-        }
+        let Some(ticket) = self.with_space(ticket, validate::txn_cost(&r)) else { return Ok(()) };
         match validate::check_txn(&r, self.config.max_txn_ops) {
             Err(e) => Err((ticket, e)),
             Ok(()) => self.propose(ticket, |q| q.txn = Some(r)),
@@ -97,14 +91,24 @@ impl<T> Member<T> {
     }
 
     fn admit_grant(&mut self, ticket: T, mut r: pb::LeaseGrantRequest) -> Result<(), (T, api::Error)> {
-        if !self.check_quota(validate::LEASE_GRANT_COST) {
-            self.refuse_for_space(ticket);
-            return Ok(());
-        }
+        let Some(ticket) = self.with_space(ticket, validate::LEASE_GRANT_COST) else { return Ok(()) };
         while r.id == 0 {
             r.id = i64::try_from(self.ids.draw() & 0x7fff_ffff_ffff_ffff).expect("the top bit is clear");
         }
         self.propose(ticket, |q| q.lease_grant = Some(r))
+    }
+
+    /// Goes on with a request that takes space, if there is any. A full disk is no alarm: it ends by itself.
+    fn with_space(&mut self, ticket: T, cost: i64) -> Option<T> {
+        if cost > 0 && !self.log.has_room() {
+            self.reply(ticket, Err(api::Error::NoSpace));
+            return None;
+        }
+        if !self.check_quota(cost) {
+            self.refuse_for_space(ticket);
+            return None;
+        }
+        Some(ticket)
     }
 
     fn check_quota(&self, cost: i64) -> bool {
@@ -142,6 +146,9 @@ impl<T> Member<T> {
     ) -> Result<(), (T, api::Error)> {
         let status = self.raft.basic_status();
         if status.hard_state.commit.saturating_sub(status.applied) > APPLY_GAP_MAX {
+            return Err((ticket, api::Error::RequestTooManyRequests));
+        }
+        if self.store.unwritten_bytes() > self.config.unwritten_bytes {
             return Err((ticket, api::Error::RequestTooManyRequests));
         }
         let (id, data) = self.encode(fill);

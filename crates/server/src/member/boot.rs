@@ -20,11 +20,12 @@ use std::path::PathBuf;
 use store::Store;
 use store::lessor::Lessor;
 use wal::snap::Snapshotter;
-use wal::{Replay, Wal, WalOptions, WalSnapshot};
+use wal::{Opening, Replay, Wal, WalOptions, WalSnapshot};
 
 /// A member of a new cluster, as `--initial-cluster` names it.
 #[derive(Clone, Debug)]
 pub struct InitialMember {
+    pub cluster_id: u64,
     pub id: u64,
     pub name: String,
     pub peer_urls: Vec<String>,
@@ -38,9 +39,8 @@ pub struct BootConfig {
     pub wal: WalOptions,
     pub store: store::Options,
     pub member: Config,
-    /// For a new directory only; an old one knows who it is.
-    pub initial: InitialMember,
-    pub cluster_id: u64,
+    /// Who a new log is made for, or what is wrong with the flags that say so; an old log knows who it is.
+    pub initial: Result<InitialMember, String>,
     /// Driver's clock, ms; wall clock, ms since the epoch.
     pub now_ms: u64,
     pub wall_ms: u64,
@@ -67,14 +67,19 @@ impl<T> Member<T> {
     }
 }
 
+/// The `.snap` files of a directory that is locked: in another member's, leftovers may be work in progress.
 fn snapshotter(boot: &BootConfig, layout: &Layout) -> Result<Snapshotter, Fatal> {
     let snapshotter = Snapshotter::new(boot.disk.clone(), &layout.snap);
     snapshotter.clear_leftovers()?;
     Ok(snapshotter)
 }
 
+fn initial(boot: &BootConfig) -> Result<&InitialMember, Fatal> {
+    boot.initial.as_ref().map_err(|why| Fatal::new(why.clone()))
+}
+
 fn create_new(boot: &BootConfig, layout: &Layout) -> Result<Opened, Fatal> {
-    let snapshotter = snapshotter(boot, layout)?;
+    let initial = initial(boot)?;
     let store = Store::open(boot.disk.clone(), &layout.db, boot.store.clone())?;
     if store.consistent_index() > 0 {
         return Err(Fatal::new(format!(
@@ -85,11 +90,12 @@ fn create_new(boot: &BootConfig, layout: &Layout) -> Result<Opened, Fatal> {
             store.consistent_index()
         )));
     }
-    let metadata = Metadata { node_id: Some(boot.initial.id), cluster_id: Some(boot.cluster_id) };
+    let snapshotter = snapshotter(boot, layout)?;
+    let metadata = Metadata { node_id: Some(initial.id), cluster_id: Some(initial.cluster_id) };
     let metadata = Bytes::from(metadata.encode_to_vec());
     let mut wal = Wal::create(boot.disk.clone(), &layout.wal, metadata.clone(), boot.wal)?;
     let mut replay = Replay { metadata, hard_state: HardState::default(), entries: Vec::new() };
-    bootstrap(&mut wal, &mut replay, &boot.initial)?;
+    bootstrap(&mut wal, &mut replay, initial)?;
     let snapshot = WalSnapshot { index: 0, term: 0, conf_state: None };
     Ok(Opened { wal, replay, store, snapshot, snapshotter })
 }
@@ -107,14 +113,15 @@ fn bootstrap(wal: &mut Wal, replay: &mut Replay, initial: &InitialMember) -> Res
 /// without members nobody would ever lead. It is begun again, but only as the cluster that the log was made for.
 fn begin_again(boot: &BootConfig, wal: &mut Wal, replay: &mut Replay) -> Result<(), Fatal> {
     let (node_id, cluster_id) = identity(&replay.metadata)?;
-    if (node_id, cluster_id) != (boot.initial.id, boot.cluster_id) {
+    let initial = initial(boot)?;
+    if (node_id, cluster_id) != (initial.id, initial.cluster_id) {
         return Err(Fatal::new(format!(
             "the log holds no entries and belongs to member {node_id:x} of cluster {cluster_id:x}, while the flags name \
              member {:x} of a new cluster {:x}: remove the data directory, or start with the flags it was made with",
-            boot.initial.id, boot.cluster_id
+            initial.id, initial.cluster_id
         )));
     }
-    bootstrap(wal, replay, &boot.initial)
+    bootstrap(wal, replay, initial)
 }
 
 /// Member and cluster, as the log's first record names them.
@@ -141,13 +148,22 @@ fn open_existing(boot: &BootConfig, layout: &Layout) -> Result<Opened, Fatal> {
     if !boot.disk.exists(&layout.db).map_err(|e| Fatal::new(format!("{}: {e}", layout.db.display())))? {
         return Err(Fatal::new(format!("database file ({}) of the backend is missing", layout.db.display())));
     }
-    let snapshotter = snapshotter(boot, layout)?;
+    // Both are locked and read before anything is changed: who is refused keeps what may be rescued.
     let store = Store::open(boot.disk.clone(), &layout.db, boot.store.clone())?;
-    let (mut wal, mut replay) = Wal::open(boot.disk.clone(), &layout.wal, &snapshot, boot.wal)?;
-    let index = store.consistent_index();
-    if replay.hard_state.is_empty() && snapshot.index == 0 && index == 0 {
+    let (opening, mut replay) = Opening::open(boot.disk.clone(), &layout.wal, &snapshot)?;
+    refuse_other_members(store.conf_state())?;
+    check_indexes(layout, &snapshot, &store, &replay)?;
+    check_torn(&store, &opening, &replay)?;
+    let snapshotter = snapshotter(boot, layout)?;
+    let mut wal = opening.settle(boot.wal)?;
+    if replay.hard_state.is_empty() && snapshot.index == 0 && store.consistent_index() == 0 {
         begin_again(boot, &mut wal, &mut replay)?;
     }
+    Ok(Opened { wal, replay, store, snapshot, snapshotter })
+}
+
+fn check_indexes(layout: &Layout, snapshot: &WalSnapshot, store: &Store, replay: &Replay) -> Result<(), Fatal> {
+    let index = store.consistent_index();
     if index < snapshot.index {
         return Err(Fatal::new(format!(
             "failed to find database snapshot file (snap: snapshot file doesn't exist): database file ({} index {index}) \
@@ -165,7 +181,26 @@ fn open_existing(boot: &BootConfig, layout: &Layout) -> Result<Opened, Fatal> {
             layout.db.display()
         )));
     }
-    Ok(Opened { wal, replay, store, snapshot, snapshotter })
+    Ok(())
+}
+
+/// A torn write is one that was never synced. Where an only voter's later record commits what the torn one held, it was
+/// synced, and acknowledged: the log is damaged, and cutting it there would lose what clients were promised. With other
+/// voters a commit index may stand in the same unsynced batch as its entries, and proves nothing.
+fn check_torn(store: &Store, opening: &Opening, replay: &Replay) -> Result<(), Fatal> {
+    let last = replay.entries.last().map_or(0, |e| e.index);
+    let alone = store.conf_state().voters.len() == 1;
+    match opening.behind_torn()? {
+        Some(behind) if alone && behind.commit > last => Err(Fatal::new(format!(
+            "wal: {} is damaged at offset {}: a record can't be read, and it is no torn write, since later records \
+             commit entries up to {}, while the readable ones end at {last}. Restore a backup of the data directory, or \
+             start from a snapshot",
+            behind.path.display(),
+            behind.offset,
+            behind.commit
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn assemble<T>(boot: BootConfig, opened: Opened) -> Result<Member<T>, Fatal> {
@@ -197,7 +232,6 @@ fn assemble<T>(boot: BootConfig, opened: Opened) -> Result<Member<T>, Fatal> {
         seed: config.seed,
         ..raft::Config::default()
     };
-    refuse_other_members(applied.conf_state())?;
     let raft = RawNode::new(raft_config, storage).map_err(|e| Fatal::new(format!("consensus: {e}")))?;
     let mut lessor = Lessor::new();
     for (id, lease) in applied.leases() {

@@ -134,7 +134,7 @@ impl<T> Member<T> {
         let asked = c.force || c.force_snapshot || !c.snapshots.is_empty() || !c.defragments.is_empty();
         let bytes = self.store.overlay_bytes();
         let full = bytes >= self.config.checkpoint_bytes;
-        let old = bytes > 0 && self.now_ms >= c.since_ms + self.config.checkpoint_ms;
+        let old = self.store.is_ahead() && self.now_ms >= c.since_ms + self.config.checkpoint_ms;
         asked || full || old
     }
 
@@ -178,6 +178,21 @@ impl<T> Member<T> {
         Ok(())
     }
 
+    /// Whether a job is out.
+    pub fn checkpoint_runs(&self) -> bool {
+        self.checkpointing.running
+    }
+
+    /// Writes what no checkpoint has written yet: a stopped member's page store is complete, as Go's is, for tools that
+    /// look at nothing else. Call while no job is out.
+    pub(super) fn last_checkpoint(&mut self) -> Result<(), Fatal> {
+        if let Some(mut checkpoint) = self.store.freeze() {
+            checkpoint.run(&mut |_| {})?;
+            self.store.checkpointed(checkpoint)?;
+        }
+        Ok(())
+    }
+
     fn record_snapshot(&mut self, snapshot: SnapshotMetadata) -> Result<(), Fatal> {
         let (index, term) = (snapshot.index, snapshot.term);
         self.log.snapshot(&WalSnapshot { index, term, conf_state: Some(snapshot.conf_state) })?;
@@ -191,7 +206,9 @@ impl<T> Member<T> {
         if self.now_ms >= self.checkpointing.purge_ms {
             self.checkpointing.purge_ms = self.now_ms + PURGE_INTERVAL_MS;
             self.log.purge(self.config.max_wals)?;
-            self.log.prepare_next()?;
+            if let Err(e) = self.log.prepare_next() {
+                self.out.push(Output::Note(format!("the next log segment can't be prepared, free some space: {e}")));
+            }
             if let Some(snapshotter) = &self.checkpointing.snapshotter {
                 snapshotter.purge(self.config.max_snapshots)?;
             }

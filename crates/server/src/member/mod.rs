@@ -62,6 +62,8 @@ pub struct Config {
     pub checkpoint_bytes: usize,
     /// … or the oldest change waits so long.
     pub checkpoint_ms: u64,
+    /// Changes that the page store lacks may take so much memory; beyond it proposals are refused until it follows.
+    pub unwritten_bytes: usize,
 }
 
 /// What a member wants done, in order.
@@ -183,8 +185,11 @@ impl<T> Member<T> {
         into.append(&mut self.out);
     }
 
-    /// Answers everyone that waits with "server stopped" and closes the log. The page store is left as the last
-    /// checkpoint made it; the log has the rest.
+    /// Answers everyone that waits with "server stopped", brings the page store up to date and closes the log. A job that
+    /// is out should have come back; else the page store is left as the last checkpoint made it, and the log has the rest.
+    ///
+    /// # Errors
+    /// The disk failed.
     pub fn stop(mut self, into: &mut Vec<Output<T>>) -> Result<(), Fatal> {
         self.stopping = true;
         let waiters = self.pending.drain();
@@ -201,6 +206,9 @@ impl<T> Member<T> {
             self.reply(ticket, Err(api::Error::Stopped));
         }
         into.append(&mut self.out);
+        if !self.checkpoint_runs() {
+            self.last_checkpoint()?;
+        }
         self.log.close()
     }
 

@@ -109,6 +109,8 @@ impl World {
             clocks: &self.clocks,
             now_ms: self.now_ms,
             quota: self.plan.quota > 0,
+            full: self.full,
+            lagging: self.plan.unwritten_bytes < usize::MAX,
             crashed: true,
             member_id: MEMBER_ID,
             timeout_ms: TIMEOUT_MS,
@@ -118,6 +120,7 @@ impl World {
             let (acknowledged, n) = (self.model.revision, asked.len());
             format!("after the crash nothing explains the state ({acknowledged} acknowledged, {n} on their way): {e}")
         })?;
+        self.full = false;
         self.model = model;
         self.say(|| format!("{survived} of {} operations on their way survived", asked.len()));
         self.clocks.follow(&self.model, self.now_ms);
@@ -168,6 +171,7 @@ impl World {
             lease_checkpoint: self.plan.lease_checkpoint,
             checkpoint_bytes: self.plan.checkpoint_bytes,
             checkpoint_ms: self.plan.checkpoint_ms,
+            unwritten_bytes: self.plan.unwritten_bytes,
         };
         BootConfig {
             disk: self.disk.shared(),
@@ -176,12 +180,12 @@ impl World {
             wal: wal::WalOptions { segment_bytes: 16 << 10, ..wal::WalOptions::default() },
             store: self.store_options(),
             member,
-            initial: InitialMember {
+            initial: Ok(InitialMember {
+                cluster_id: CLUSTER_ID,
                 id: MEMBER_ID,
                 name: "m1".into(),
                 peer_urls: vec!["http://127.0.0.1:2380".into()],
-            },
-            cluster_id: CLUSTER_ID,
+            }),
             now_ms: self.now_ms,
             wall_ms: 1_700_000_000_000 + self.now_ms,
         }

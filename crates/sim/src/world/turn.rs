@@ -35,6 +35,8 @@ impl World {
             clocks: &self.clocks,
             now_ms: self.now_ms,
             quota: self.plan.quota > 0,
+            full: self.full,
+            lagging: self.plan.unwritten_bytes < usize::MAX,
             crashed: false,
             member_id: MEMBER_ID,
             timeout_ms: TIMEOUT_MS,
