@@ -25,6 +25,7 @@ fn inspect(reference: &Reference, data: &Path, history: &History) {
     let (revision, compacted) = (number("hashRevision"), number("compactRevision"));
     let model = history.hash(revision, compacted);
     assert_eq!(number("hash"), i64::from(model), "etcdutl hashkv {hash}");
+    assert_eq!(revision, history.revision, "a server that stopped has written everything to its page store");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,6 +16,10 @@ pub struct Caller {
 /// The answer of a unary call; a dropped sender means that the member stopped.
 pub type Answer = oneshot::Receiver<Result<Response, api::Error>>;
 
+/// Messages of a stream that ends by itself: `Ok(None)` is its end, an error ends it too. A channel that closes before
+/// either was given up.
+pub type Pieces<T> = mpsc::Receiver<Result<Option<T>, api::Error>>;
+
 /// A watch stream: requests in, responses out. Dropping either end closes the stream at the member.
 pub struct WatchStream {
     /// Bounded: the transport stops reading from the client while it is full.
@@ -28,14 +32,10 @@ pub struct WatchStream {
 pub trait Member: Send + Sync + 'static {
     /// Unary calls, and each message of a keepalive stream.
     fn call(&self, caller: Caller, request: Request) -> Answer;
-    /// KV.RangeStream: chunks, then the end; an error ends it.
-    fn range_stream(
-        &self,
-        caller: Caller,
-        request: pb::RangeRequest,
-    ) -> mpsc::Receiver<Result<pb::RangeStreamResponse, api::Error>>;
+    /// KV.RangeStream: chunks.
+    fn range_stream(&self, caller: Caller, request: pb::RangeRequest) -> Pieces<pb::RangeStreamResponse>;
     /// Maintenance.Snapshot: image chunks, then the digest; headers absent.
-    fn snapshot(&self, caller: Caller) -> mpsc::Receiver<Result<pb::SnapshotResponse, api::Error>>;
+    fn snapshot(&self, caller: Caller) -> Pieces<pb::SnapshotResponse>;
     fn watch(&self, caller: Caller) -> WatchStream;
     /// `true` while a leader is known; changes are seen by waiting on it.
     fn leader_known(&self) -> watch::Receiver<bool>;

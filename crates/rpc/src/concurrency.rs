@@ -129,8 +129,8 @@ impl<M: Member> Services<M> {
         Ok(Place { key, prefix, lease, revision, header: response.header, owner, existing })
     }
 
-    /// Waits until everyone who came before is gone; the last look's header.
-    async fn wait(&self, caller: &Caller, place: &Place) -> Result<Option<pb::ResponseHeader>, Status> {
+    /// Waits until everyone who came before is gone.
+    async fn wait(&self, caller: &Caller, place: &Place) -> Result<(), Status> {
         loop {
             let before = pb::RangeRequest {
                 key: place.prefix.clone(),
@@ -142,7 +142,7 @@ impl<M: Member> Services<M> {
                 ..Default::default()
             };
             let response = self.range_of(caller, before).await?;
-            let Some(kv) = response.kvs.first() else { return Ok(response.header) };
+            let Some(kv) = response.kvs.first() else { return Ok(()) };
             let from = response.header.as_ref().map_or(0, |h| h.revision);
             self.wait_for_delete(caller, &kv.key, from).await?;
         }
@@ -181,30 +181,33 @@ impl<M: Member> Services<M> {
         Ok(stream)
     }
 
-    /// A waiter that gives up leaves no key behind.
-    async fn leave(&self, caller: &Caller, key: &Bytes) {
+    /// Deletes the key if it is still the one created then.
+    async fn give_up(&self, caller: &Caller, key: &Bytes, revision: i64) -> Result<pb::TxnResponse, Status> {
         let delete = pb::DeleteRangeRequest { key: key.clone(), ..Default::default() };
-        // The caller has his own error already; if this fails too, the lease's end removes the key.
-        drop(self.ask(caller.clone(), Call::DeleteRange(delete)).await);
+        let r = pb::TxnRequest {
+            compare: vec![created_is(key, revision)],
+            success: vec![op(Op::RequestDeleteRange(delete))],
+            failure: Vec::new(),
+        };
+        self.txn(caller, r).await
     }
 
-    /// Becomes first below the name; when it had to wait, the header of the last look.
-    async fn reach_front(&self, caller: &Caller, place: &Place) -> Result<Option<Option<pb::ResponseHeader>>, Status> {
-        if place.owner.as_ref().is_none_or(|o| o.create_revision == place.revision) {
-            return Ok(None);
-        }
-        let guard = Leaving { services: self.clone(), caller: caller.clone(), key: Some(place.key.clone()) };
-        let header = self.wait(caller, place).await?;
-        guard.stay();
-        Ok(Some(header))
+    fn leaving(&self, caller: &Caller, place: &Place) -> Leaving<M> {
+        Leaving { services: self.clone(), caller: caller.clone(), key: Some((place.key.clone(), place.revision)) }
     }
 }
 
-/// Deletes the key when the wait is given up: the client cancelled, or it failed.
+impl Place {
+    fn is_first(&self) -> bool {
+        self.owner.as_ref().is_none_or(|o| o.create_revision == self.revision)
+    }
+}
+
+/// Deletes the key when a wait is given up: a waiter that is gone leaves none behind.
 struct Leaving<M: Member> {
     services: Services<M>,
     caller: Caller,
-    key: Option<Bytes>,
+    key: Option<(Bytes, i64)>,
 }
 
 impl<M: Member> Leaving<M> {
@@ -215,9 +218,10 @@ impl<M: Member> Leaving<M> {
 
 impl<M: Member> Drop for Leaving<M> {
     fn drop(&mut self) {
-        if let Some(key) = self.key.take() {
+        if let Some((key, revision)) = self.key.take() {
             let (services, caller) = (self.services.clone(), self.caller.clone());
-            tokio::spawn(async move { services.leave(&caller, &key).await });
+            // The caller has his own error already; if this fails too, the lease's end removes the key.
+            tokio::spawn(async move { drop(services.give_up(&caller, &key, revision).await) });
         }
     }
 }
@@ -230,9 +234,12 @@ impl<M: Member> Lock for Services<M> {
         let lease = self.session(&caller, r.lease).await?;
         let place = self.queue(&caller, &r.name, lease, Bytes::new()).await?;
         let mut header = place.header;
-        if self.reach_front(&caller, &place).await?.is_some() {
+        if !place.is_first() {
+            let guard = self.leaving(&caller, &place);
+            self.wait(&caller, &place).await?;
             // The wait may have outlived the lease: holding the lock means that the key is still there.
             let own = self.range_of(&caller, get(&place.key)).await?;
+            guard.stay();
             if own.kvs.is_empty() {
                 return Err(Status::unknown("mutex: session is expired"));
             }
@@ -267,9 +274,17 @@ impl<M: Member> Election for Services<M> {
         let lease = self.session(&caller, r.lease).await?;
         let place = self.queue(&caller, &r.name, lease, r.value.clone()).await?;
         if place.existing.as_ref().is_some_and(|kv| kv.value != r.value) {
+            let guard = self.leaving(&caller, &place);
             self.proclaim_at(&caller, &place.key, place.revision, place.lease, r.value).await?;
+            guard.stay();
         }
-        self.reach_front(&caller, &place).await?;
+        if !place.is_first() {
+            let guard = self.leaving(&caller, &place);
+            let outcome = self.wait(&caller, &place).await;
+            // As upstream: a candidate whose wait fails keeps his place, one who leaves does not.
+            guard.stay();
+            outcome?;
+        }
         let leader = elect::LeaderKey { name: r.name, key: place.key, rev: place.revision, lease: place.lease };
         Ok(Response::new(elect::CampaignResponse { header: place.header, leader: Some(leader) }))
     }
@@ -288,13 +303,7 @@ impl<M: Member> Election for Services<M> {
     async fn resign(&self, request: Request<elect::ResignRequest>) -> Result<Response<elect::ResignResponse>, Status> {
         let caller = caller(&request);
         let leader = request.into_inner().leader.ok_or_else(|| Status::unknown(NO_LEADER_FIELD))?;
-        let delete = pb::DeleteRangeRequest { key: leader.key.clone(), ..Default::default() };
-        let r = pb::TxnRequest {
-            compare: vec![created_is(&leader.key, leader.rev)],
-            success: vec![op(Op::RequestDeleteRange(delete))],
-            failure: Vec::new(),
-        };
-        let response = self.txn(&caller, r).await?;
+        let response = self.give_up(&caller, &leader.key, leader.rev).await?;
         Ok(Response::new(elect::ResignResponse { header: response.header }))
     }
 

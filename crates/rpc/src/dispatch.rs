@@ -7,7 +7,7 @@ use crate::pb::v3electionpb::election_server::ElectionServer;
 use crate::pb::v3lockpb::lock_server::LockServer;
 use crate::serve::Limits;
 use crate::services::{Services, status};
-use crate::stoppable::{Open, Stoppable};
+use crate::stoppable::{End, Open, Stoppable};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use std::convert::Infallible;
 use std::time::Duration;
@@ -53,8 +53,8 @@ const METHODS: [(&str, &[&str]); 9] = [
     ("v3electionpb.Election", &["Campaign", "Proclaim", "Leader", "Observe", "Resign"]),
     ("grpc.health.v1.Health", &["Check", "List", "Watch"]),
 ];
-/// Methods whose response is a stream: a deadline does not end them here.
-const STREAMS: [&str; 6] = ["RangeStream", "Watch", "LeaseKeepAlive", "Snapshot", "Observe", "List"];
+/// Methods whose response is a stream.
+const STREAMS: [&str; 5] = ["RangeStream", "Watch", "LeaseKeepAlive", "Snapshot", "Observe"];
 
 /// Calls that may last as long as the client likes: they end when the member stops.
 const ENDLESS: [(&str, &str); 6] = [
@@ -66,7 +66,7 @@ const ENDLESS: [(&str, &str); 6] = [
     ("grpc.health.v1.Health", "Watch"),
 ];
 
-/// Serves one request.
+/// Serves one request. HTTP/2 is gRPC's on this port, HTTP/1 everybody else's.
 pub(crate) async fn dispatch<M: Member>(
     services: Services<M>,
     limits: &Limits,
@@ -74,36 +74,14 @@ pub(crate) async fn dispatch<M: Member>(
     open: Open,
     request: Request<hyper::body::Incoming>,
 ) -> Response<Body> {
+    if request.version() != http::Version::HTTP_2 {
+        return plain(&services, &request);
+    }
     let content_type = request.headers().get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let Some(content_type) = grpc_content_type(content_type) else {
-        let posted = request.version() == http::Version::HTTP_2 && request.method() == http::Method::POST;
-        return if posted { not_grpc(content_type) } else { plain(&services, &request) };
-    };
-    let path = request.uri().path().to_owned();
-    let outcome = match path.trim_start_matches('/').rsplit_once('/') {
-        None => Err(Status::unimplemented(format!("malformed method name: {path:?}"))),
-        Some((service, method)) => check(&services, request.headers(), service, method).map(|()| (service, method)),
-    };
-    let mut response = match outcome {
-        Err(refusal) => refusal.into_http(),
-        Ok(name @ (service, method)) if ENDLESS.contains(&name) => {
-            let leader = (STREAMS.contains(&method) && wants_leader(request.headers()))
-                .then(|| (services.0.leader_known(), limits.leaderless()));
-            let mut end = Box::pin(must_end(stop, leader));
-            tokio::select! {
-                response = answer(services, service, method, limits.max_message(), request) => {
-                    response.map(|body| Body::new(Stoppable::new(body, end, open)))
-                }
-                why = &mut end => status(&why).into_http(),
-            }
-        }
-        Ok((service, method)) => {
-            let response = answer(services, service, method, limits.max_message(), request).await;
-            match STREAMS.contains(&method) {
-                true => response.map(|body| Body::new(Stoppable::finite(body, open))),
-                false => response,
-            }
-        }
+    let Some(content_type) = grpc_content_type(content_type) else { return not_grpc(content_type) };
+    let mut response = match admit(&services, &request) {
+        Err((code, refusal)) => refused(code, refusal),
+        Ok(call) => serve(services, limits, stop, open, call, request).await,
     };
     if let Ok(value) = HeaderValue::from_str(&content_type) {
         response.headers_mut().insert(http::header::CONTENT_TYPE, value);
@@ -111,19 +89,96 @@ pub(crate) async fn dispatch<M: Member>(
     response
 }
 
-/// Waits until an endless stream has to end: the member stops, or the stream wants a leader and there has been none for
-/// as long as given with it (etcd `monitorLeader`).
-async fn must_end(mut stop: watch::Receiver<bool>, leader: Option<(watch::Receiver<bool>, Duration)>) -> api::Error {
+/// A call that may be made.
+struct Admitted {
+    service: &'static str,
+    method: &'static str,
+    /// `grpc-timeout`, from now on.
+    limit: Option<Duration>,
+}
+
+fn admit<M: Member>(
+    services: &Services<M>,
+    request: &Request<hyper::body::Incoming>,
+) -> Result<Admitted, (http::StatusCode, Status)> {
+    let fine = http::StatusCode::OK;
+    if request.method() != http::Method::POST {
+        let text =
+            format!("Received a HEADERS frame with :method {:?} which should be POST", request.method().as_str());
+        return Err((http::StatusCode::METHOD_NOT_ALLOWED, Status::internal(text)));
+    }
+    // grpc-go knows no query: it is part of the name.
+    let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+    let name = path.strip_prefix('/').unwrap_or(path).rsplit_once('/');
+    let Some((service, method)) = name else {
+        return Err((fine, Status::unimplemented(format!("malformed method name: {path:?}"))));
+    };
+    let (service, method) = check(services, request.headers(), service, method).map_err(|refusal| (fine, refusal))?;
+    let limit = deadline(request.headers())
+        .map_err(|why| (http::StatusCode::BAD_REQUEST, Status::internal(format!("malformed grpc-timeout: {why}"))))?;
+    Ok(Admitted { service, method, limit })
+}
+
+async fn serve<M: Member>(
+    services: Services<M>,
+    limits: &Limits,
+    stop: watch::Receiver<bool>,
+    open: Open,
+    call: Admitted,
+    request: Request<hyper::body::Incoming>,
+) -> Response<Body> {
+    let Admitted { service, method, limit } = call;
+    let stop = ENDLESS.contains(&(service, method)).then_some(stop);
+    let leader = (stop.is_some() && STREAMS.contains(&method) && wants_leader(request.headers()))
+        .then(|| (services.0.leader_known(), limits.leaderless()));
+    let work = answer(services, service, limits.max_message(), request);
+    let streamed = STREAMS.contains(&method);
+    if stop.is_none() && limit.is_none() && !streamed {
+        return work.await;
+    }
+    let mut end: End = Box::pin(must_end(stop, leader, limit));
+    tokio::select! {
+        // A call whose time is over is not begun.
+        biased;
+        why = &mut end => why.into_http(),
+        response = work => match streamed {
+            true => response.map(|body| Body::new(Stoppable::new(body, end, open))),
+            false => response,
+        },
+    }
+}
+
+/// Waits until a call has to end: its time is over, or it is endless and the member stops, or it wants a leader and there
+/// has been none for as long as given with it (etcd `monitorLeader`).
+async fn must_end(
+    stop: Option<watch::Receiver<bool>>,
+    leader: Option<(watch::Receiver<bool>, Duration)>,
+    limit: Option<Duration>,
+) -> Status {
+    let late = async {
+        match limit {
+            Some(Duration::ZERO) => {}
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
     let leaderless = async {
         match leader {
             Some((known, patience)) => no_leader_for(known, patience).await,
             None => std::future::pending().await,
         }
     };
+    let stopped = async {
+        match stop {
+            // A sender that is gone stops everything, too.
+            Some(mut stop) => drop(stop.wait_for(|stop| *stop).await),
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
-        // A sender that is gone stops everything, too.
-        _ = stop.wait_for(|stop| *stop) => api::Error::Stopped,
-        () = leaderless => api::Error::NoLeader,
+        () = stopped => status(&api::Error::Stopped),
+        () = leaderless => status(&api::Error::NoLeader),
+        () = late => Status::deadline_exceeded("context deadline exceeded"),
     }
 }
 
@@ -154,35 +209,22 @@ fn grpc_content_type(text: &str) -> Option<String> {
 /// grpc-go's answer to an HTTP/2 request that is none of its.
 fn not_grpc(content_type: &str) -> Response<Body> {
     let text = format!("invalid gRPC request content-type {content_type:?}");
-    let mut response = Status::invalid_argument(text).into_http::<Body>();
-    *response.status_mut() = http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    refused(http::StatusCode::UNSUPPORTED_MEDIA_TYPE, Status::invalid_argument(text))
+}
+
+fn refused(code: http::StatusCode, status: Status) -> Response<Body> {
+    let mut response = status.into_http::<Body>();
+    *response.status_mut() = code;
     response
 }
 
 async fn answer<M: Member>(
     services: Services<M>,
     service: &str,
-    method: &str,
     max_message: usize,
     request: Request<hyper::body::Incoming>,
 ) -> Response<Body> {
-    let limit = match deadline(request.headers()) {
-        Ok(limit) => limit.filter(|_| !STREAMS.contains(&method)),
-        Err(why) => {
-            let mut response = Status::internal(format!("malformed grpc-timeout: {why}")).into_http::<Body>();
-            *response.status_mut() = http::StatusCode::BAD_REQUEST;
-            return response;
-        }
-    };
-    let work = call(services, service, max_message, request);
-    let response = match limit {
-        None => work.await,
-        Some(limit) => match tokio::time::timeout(limit, work).await {
-            Ok(response) => response,
-            Err(_) => Status::deadline_exceeded("context deadline exceeded").into_http(),
-        },
-    };
-    translate(response)
+    translate(call(services, service, max_message, request).await)
 }
 
 /// The answer to calls that come after the stop began.
@@ -190,14 +232,19 @@ pub(crate) fn stopped() -> Response<Body> {
     status(&api::Error::Stopped).into_http()
 }
 
-/// Known method, valid client version, a leader where one is asked for.
-fn check<M: Member>(services: &Services<M>, headers: &HeaderMap, service: &str, method: &str) -> Result<(), Status> {
-    let Some((_, methods)) = METHODS.iter().find(|(name, _)| *name == service) else {
+/// Known method, valid client version, a leader where one is asked for. Answers the names as they stand in [`METHODS`].
+fn check<M: Member>(
+    services: &Services<M>,
+    headers: &HeaderMap,
+    service: &str,
+    method: &str,
+) -> Result<(&'static str, &'static str), Status> {
+    let Some((service, methods)) = METHODS.iter().find(|(name, _)| *name == service) else {
         return Err(Status::unimplemented(format!("unknown service {service}")));
     };
-    if !methods.contains(&method) {
+    let Some(method) = methods.iter().find(|name| **name == method) else {
         return Err(Status::unimplemented(format!("unknown method {method} for service {service}")));
-    }
+    };
     if let Some(encoding) = headers.get("grpc-encoding").and_then(|v| v.to_str().ok())
         && !["gzip", "identity"].contains(&encoding)
     {
@@ -211,7 +258,7 @@ fn check<M: Member>(services: &Services<M>, headers: &HeaderMap, service: &str, 
     if wants_leader(headers) && !*services.0.leader_known().borrow() {
         return Err(status(&api::Error::NoLeader));
     }
-    Ok(())
+    Ok((service, method))
 }
 
 /// `grpc-timeout`: at most eight digits and a unit. Errors are grpc-go's.
@@ -295,8 +342,14 @@ fn translate(mut response: Response<Body>) -> Response<Body> {
         Code::Internal if text.contains("received message with compressed-flag but no grpc-encoding") => {
             Some((code, "grpc: compressed flag set with identity or empty encoding".to_owned()))
         }
-        Code::Internal if text == "Missing request message." || text == "Unexpected EOF decoding stream." => {
-            Some((Code::Unknown, "EOF".to_owned()))
+        Code::Internal if text == "Missing request message." => Some((Code::Unknown, "EOF".to_owned())),
+        Code::Internal if text == "Unexpected EOF decoding stream." => {
+            Some((Code::Unknown, "unexpected EOF".to_owned()))
+        }
+        Code::Internal if text.contains("received message with invalid compression flag: ") => {
+            let flag =
+                text.split("compression flag: ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+            Some((code, format!("grpc: received unexpected payload format {flag}")))
         }
         Code::Internal if text.contains("failed to decode Protobuf") => {
             Some((Code::Internal, format!("grpc: error unmarshalling request: {text}")))
@@ -315,7 +368,7 @@ fn translate(mut response: Response<Body>) -> Response<Body> {
 }
 
 /// tonic: `Error, decoded message length too large: found N bytes, the limit is: L bytes`.
-fn oversize(text: &str) -> Option<String> {
+pub(crate) fn oversize(text: &str) -> Option<String> {
     let rest = text.strip_prefix("Error, decoded message length too large: found ")?;
     let (found, rest) = rest.split_once(" bytes, the limit is: ")?;
     let limit = rest.strip_suffix(" bytes")?;
@@ -345,6 +398,14 @@ fn decode_percent(text: &str) -> String {
 /// What is not gRPC.
 fn plain<M: Member>(services: &Services<M>, request: &Request<hyper::body::Incoming>) -> Response<Body> {
     let mut response = match request.uri().path() {
+        "/version" if request.method() != http::Method::GET => {
+            let mut response = Response::new(Body::new(http_body_util::Full::from("Method Not Allowed\n")));
+            *response.status_mut() = http::StatusCode::METHOD_NOT_ALLOWED;
+            response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("GET"));
+            let text = HeaderValue::from_static("text/plain; charset=utf-8");
+            response.headers_mut().insert(http::header::CONTENT_TYPE, text);
+            response
+        }
         "/version" => {
             let (cluster, storage) = services.0.versions();
             let text = format!(
@@ -395,16 +456,25 @@ mod tests {
         let (leader, known) = watch::channel(true);
         let second = Duration::from_secs(1);
         let begin = tokio::time::Instant::now();
-        let end = tokio::spawn(must_end(stopped.clone(), Some((known, 3 * second))));
-        let indifferent = tokio::spawn(must_end(stopped, None));
+        let end = tokio::spawn(must_end(Some(stopped.clone()), Some((known, 3 * second)), None));
+        let indifferent = tokio::spawn(must_end(Some(stopped), None, None));
         for known in [false, true, false] {
             tokio::time::sleep(2 * second).await;
             leader.send_replace(known);
         }
-        assert_eq!(end.await.unwrap(), api::Error::NoLeader);
+        assert_eq!(end.await.unwrap().message(), "etcdserver: no leader");
         assert_eq!(begin.elapsed().as_secs(), 6 + 3, "a leader in between starts the count again");
         stop.send_replace(true);
-        assert_eq!(indifferent.await.unwrap(), api::Error::Stopped);
+        assert_eq!(indifferent.await.unwrap().message(), "etcdserver: server stopped");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_ends_every_call_and_none_begins_after_it() {
+        let begin = tokio::time::Instant::now();
+        let end = must_end(None, None, Some(Duration::from_millis(500))).await;
+        assert_eq!((end.code(), begin.elapsed().as_millis()), (Code::DeadlineExceeded, 500));
+        assert_eq!(must_end(None, None, Some(Duration::ZERO)).await.code(), Code::DeadlineExceeded);
+        assert_eq!(begin.elapsed().as_millis(), 500);
     }
 
     #[tokio::test(start_paused = true)]
@@ -412,10 +482,9 @@ mod tests {
         let (stop, stopped) = watch::channel(false);
         let (leader, known) = watch::channel(false);
         drop(leader);
-        let end = tokio::spawn(must_end(stopped, Some((known, Duration::from_secs(1)))));
+        let end = tokio::spawn(must_end(Some(stopped), Some((known, Duration::from_secs(1))), None));
         drop(stop);
-        let end = end.await.unwrap();
-        assert!(matches!(end, api::Error::Stopped | api::Error::NoLeader), "{end:?}");
+        assert_eq!(end.await.unwrap().code(), Code::Unavailable);
     }
 
     #[test]

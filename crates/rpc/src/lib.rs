@@ -18,8 +18,9 @@ mod pings;
 mod serve;
 mod services;
 mod stoppable;
+mod streams;
 
-pub use backend::{Answer, Caller, Member, WatchStream};
+pub use backend::{Answer, Caller, Member, Pieces, WatchStream};
 pub use serve::{Connection, Limits, Listener, accept, serve};
 
 /// Generated gRPC stubs: servers, and clients for tests and tools.

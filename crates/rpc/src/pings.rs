@@ -18,6 +18,8 @@ use std::collections::HashSet;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -39,6 +41,8 @@ const GOAWAY: usize = 9 + 8 + REASON.len();
 pub(crate) struct Policed<S> {
     stream: S,
     min_time: Duration,
+    /// Counts what is written, for those who wait until nothing is.
+    written: Arc<AtomicU64>,
     phase: Phase,
     leaving: Option<Leaving>,
 }
@@ -155,8 +159,8 @@ fn goaway(last_stream: u32) -> [u8; GOAWAY] {
 }
 
 impl<S> Policed<S> {
-    pub fn new(stream: S, min_time: Duration) -> Policed<S> {
-        Policed { stream, min_time, phase: Phase::Preface(0), leaving: None }
+    pub fn new(stream: S, min_time: Duration, written: Arc<AtomicU64>) -> Policed<S> {
+        Policed { stream, min_time, written, phase: Phase::Preface(0), leaving: None }
     }
 
     fn received(&mut self, mut bytes: &[u8]) {
@@ -265,6 +269,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Policed<S> {
             }
         }
         let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs))?;
+        this.written.fetch_add(written as u64, Ordering::Relaxed);
         let mut left = written;
         for buf in bufs {
             let taken = left.min(buf.len());

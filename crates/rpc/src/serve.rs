@@ -12,6 +12,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -21,8 +22,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 const OVERHEAD: usize = 512 * 1024;
 /// How long open calls may take once a stop was asked for.
 const STOP_TIMEOUT: Duration = Duration::from_secs(7);
-/// … and how long clients may take to close connections without calls: answers are still on their way.
-const FLUSH: Duration = Duration::from_millis(200);
+/// … and when answers are on their way no longer: nothing was written for so long.
+const QUIET: Duration = Duration::from_millis(300);
 /// HTTP/2 windows, bytes: a stream's and a connection's.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
@@ -170,7 +171,9 @@ pub async fn serve<M: Member>(
 ) {
     let graceful = GracefulShutdown::new();
     let (open, mut calls) = mpsc::channel::<()>(1);
+    let written = Arc::new(AtomicU64::new(0));
     let server = Server {
+        written: written.clone(),
         builder: Arc::new(builder(&limits)),
         services: Services(member),
         limits,
@@ -197,7 +200,10 @@ pub async fn serve<M: Member>(
     let answered = async {
         // Nobody sends: the channel ends with the last open call.
         calls.recv().await;
-        tokio::time::sleep(FLUSH).await;
+        let mut before = u64::MAX;
+        while std::mem::replace(&mut before, written.load(Ordering::Relaxed)) != before {
+            tokio::time::sleep(QUIET).await;
+        }
     };
     tokio::select! {
         () = graceful.shutdown() => {}
@@ -213,6 +219,8 @@ struct Server<M> {
     limits: Limits,
     stop: watch::Receiver<bool>,
     open: WeakOpen,
+    /// Bytes to clients.
+    written: Arc<AtomicU64>,
 }
 
 impl<M: Member> Server<M> {
@@ -231,7 +239,7 @@ impl<M: Member> Server<M> {
                 })
             }
         });
-        let stream = Policed::new(stream, limits.client_pings());
+        let stream = Policed::new(stream, limits.client_pings(), self.written.clone());
         let watcher = graceful.watcher();
         tokio::spawn(async move {
             let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);

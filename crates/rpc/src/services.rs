@@ -1,19 +1,23 @@
 //! KV, Lease, Cluster, Maintenance and Watch: each call becomes a [`server::Request`].
 
-use crate::backend::{Caller, Member};
+use crate::backend::{Answer, Caller, Member};
 use crate::pb::etcdserverpb::{
     cluster_server::Cluster, kv_server::Kv, lease_server::Lease, maintenance_server::Maintenance, watch_server::Watch,
 };
+use crate::streams::{Finite, Watching, unreadable};
 use api::pb::etcdserverpb as pb;
 use server::{Request as Call, Response as Answered};
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use tokio::sync::mpsc;
-use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 /// Answers of a keepalive stream that may wait for the client.
 const KEEPALIVE_QUEUE: usize = 16;
+/// Keepalives of a stream that may be on their way; then it is not read.
+const KEEPALIVES_MAX: usize = 1024;
 
 pub(crate) type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -84,8 +88,7 @@ impl<M: Member> Kv for Services<M> {
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
         let caller = caller(&request);
-        let chunks = self.0.range_stream(caller, request.into_inner());
-        Ok(Response::new(Box::pin(ReceiverStream::new(chunks).map(|c| c.map_err(|e| status(&e))))))
+        Ok(Response::new(Box::pin(Finite::new(self.0.range_stream(caller, request.into_inner())))))
     }
 }
 
@@ -111,22 +114,40 @@ impl<M: Member> Lease for Services<M> {
     }
 }
 
-/// One answer a request, in order; the client's end of stream or an error ends it.
+/// One answer a request, in order. Requests that come together are asked together: all leases of a client share a stream,
+/// and must not wait for one another.
 async fn keep_alive<M: Member>(
     services: Services<M>,
     caller: Caller,
     mut requests: Streaming<pb::LeaseKeepAliveRequest>,
     out: mpsc::Sender<Result<pb::LeaseKeepAliveResponse, Status>>,
 ) {
-    while let Ok(Some(request)) = requests.message().await {
-        let answer = match services.ask(caller.clone(), Call::LeaseKeepAlive(request)).await {
-            Ok(Answered::LeaseKeepAlive(response)) => Ok(response),
-            Ok(other) => Err(Status::internal(format!("the member answered {other:?}"))),
-            Err(e) => Err(status(&e)),
-        };
-        let last = answer.is_err();
-        if out.send(answer).await.is_err() || last {
-            return;
+    let mut asked = VecDeque::<Answer>::new();
+    let mut closed = false;
+    while !closed || !asked.is_empty() {
+        tokio::select! {
+            biased;
+            answer = async { asked.front_mut()?.await.ok() }, if !asked.is_empty() => {
+                asked.pop_front();
+                let answer = match answer.unwrap_or(Err(api::Error::Stopped)) {
+                    Ok(Answered::LeaseKeepAlive(response)) => Ok(response),
+                    Ok(other) => Err(Status::internal(format!("the member answered {other:?}"))),
+                    Err(e) => Err(status(&e)),
+                };
+                let last = answer.is_err();
+                if out.send(answer).await.is_err() || last {
+                    return;
+                }
+            }
+            request = requests.message(), if !closed && asked.len() < KEEPALIVES_MAX => match request {
+                Ok(Some(request)) => asked.push_back(services.0.call(caller.clone(), Call::LeaseKeepAlive(request))),
+                Ok(None) => closed = true,
+                Err(e) => {
+                    // A client that is gone does not listen.
+                    drop(out.send(Err(unreadable(e))).await);
+                    return;
+                }
+            },
         }
     }
 }
@@ -157,8 +178,7 @@ impl<M: Member> Maintenance for Services<M> {
     }
 
     async fn snapshot(&self, request: Request<pb::SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
-        let image = self.0.snapshot(caller(&request));
-        Ok(Response::new(Box::pin(ReceiverStream::new(image).map(|c| c.map_err(|e| status(&e))))))
+        Ok(Response::new(Box::pin(Finite::new(self.0.snapshot(caller(&request))))))
     }
 }
 
@@ -173,6 +193,7 @@ impl<M: Member> Watch for Services<M> {
         let stream = self.0.watch(caller(&request));
         let mut incoming = request.into_inner();
         let requests = stream.requests;
+        let (failed, failure) = oneshot::channel();
         // Half-closing is fine: the task ends, the responses go on. Dropping the responses ends the stream.
         tokio::spawn(async move {
             loop {
@@ -186,13 +207,12 @@ impl<M: Member> Watch for Services<M> {
                             return;
                         }
                     }
-                    Ok(None) | Err(_) => return,
+                    Ok(None) => return,
+                    // Nobody listens where the client is gone.
+                    Err(e) => return drop(failed.send(unreadable(e))),
                 }
             }
         });
-        let responses = ReceiverStream::new(stream.responses).map(Ok);
-        // A member that stops: Unavailable, so that clients go on elsewhere. Canceled would end Go's watchers for good.
-        let end = tokio_stream::once(Err(status(&api::Error::Stopped)));
-        Ok(Response::new(Box::pin(responses.chain(end))))
+        Ok(Response::new(Box::pin(Watching::new(stream.responses, failure))))
     }
 }

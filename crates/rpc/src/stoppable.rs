@@ -1,7 +1,6 @@
-//! Streamed responses and the stop of the member or the loss of its leader: an endless one ends with the status that
-//! makes clients go elsewhere, one with an end is waited for.
+//! Responses and what ends them from outside: the stop of the member, the loss of its leader, the call's deadline. An
+//! endless stream ends with the status that makes clients go elsewhere, everything else is waited for.
 
-use crate::services::status;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::future::Future;
@@ -15,7 +14,7 @@ pub(crate) type Open = mpsc::Sender<()>;
 pub(crate) type WeakOpen = mpsc::WeakSender<()>;
 
 /// Why a stream has to end, once it has.
-pub(crate) type End = Pin<Box<dyn Future<Output = api::Error> + Send>>;
+pub(crate) type End = Pin<Box<dyn Future<Output = tonic::Status> + Send>>;
 
 /// Passes `inner` on until `end`; then drops it and sends trailers.
 pub(crate) struct Stoppable {
@@ -26,14 +25,9 @@ pub(crate) struct Stoppable {
 }
 
 impl Stoppable {
-    /// An endless body.
+    /// A body that `end` ends, if it does not end by itself.
     pub(crate) fn new(inner: tonic::body::Body, end: End, open: Open) -> Stoppable {
         Stoppable { inner: Some(inner), end, _open: open }
-    }
-
-    /// A body that ends by itself.
-    pub(crate) fn finite(inner: tonic::body::Body, open: Open) -> Stoppable {
-        Stoppable { inner: Some(inner), end: Box::pin(std::future::pending()), _open: open }
     }
 }
 
@@ -50,7 +44,7 @@ impl Body for Stoppable {
         let Poll::Ready(why) = this.end.as_mut().poll(cx) else { return Poll::Pending };
         this.inner = None;
         let mut trailers = http::HeaderMap::new();
-        if let Err(e) = status(&why).add_header(&mut trailers) {
+        if let Err(e) = why.add_header(&mut trailers) {
             return Poll::Ready(Some(Err(e)));
         }
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use disk::{Crash, Fault, SharedDisk, SimDisk, SimOptions};
 use std::path::{Path, PathBuf};
 use wal::snap::Snapshotter;
-use wal::{Replay, Wal, WalError, WalOptions, WalSnapshot, valid_snapshots};
+use wal::{Opening, Replay, Wal, WalError, WalOptions, WalSnapshot, valid_snapshots};
 
 const DIR: &str = "/m/wal";
 const OPTIONS: WalOptions = WalOptions { segment_bytes: 2048, buffer_bytes: 700 };
@@ -283,4 +283,90 @@ fn snapshot_files_come_back_and_broken_ones_are_set_aside() {
     snaps.purge(1).unwrap();
     assert_eq!(snaps.list().unwrap(), ["0000000000000002-0000000000000007.snap"]);
     assert_eq!(sim.list().len(), 2);
+}
+
+/// A batch of single entries, each with the hard state that commits the one before: as an only voter writes them.
+fn singles(wal: &mut Wal, entries: std::ops::RangeInclusive<u64>) {
+    for index in entries {
+        wal.append(&HardState { term: 1, vote: 1, commit: index - 1 }, &[entry(1, index, 40)]).unwrap();
+        wal.sync().unwrap();
+    }
+}
+
+#[test]
+fn a_damaged_length_is_told_from_a_torn_write_by_what_stands_behind_it() {
+    let (sim, disk) = sim(3);
+    let mut wal = create(&disk).unwrap();
+    singles(&mut wal, 1..=12);
+    drop(wal);
+    sim.reboot(Crash::Keep);
+    let path = Path::new(DIR).join("0000000000000000-0000000000000000.wal");
+    let (clean, _) = Opening::open(disk.clone(), Path::new(DIR), &start()).unwrap();
+    assert_eq!(clean.behind_torn().unwrap(), None);
+    drop(clean);
+    let bytes = disk.read(&path, 1 << 20).unwrap();
+    // Every frame's length gets a bit that reaches past the end of the file.
+    let (mut at, mut told) = (0, 0);
+    while let Some(head) = bytes.get(at..at + 8).filter(|head| head.iter().any(|b| *b != 0)) {
+        let word = u64::from_le_bytes(head.try_into().unwrap());
+        let size = (word & 0xff_ffff_ffff_ffff) as usize;
+        assert!(sim.corrupt(&path, at as u64 + 3, 0x08));
+        if let Ok((opening, replay)) = Opening::open(disk.clone(), Path::new(DIR), &start()) {
+            let behind = opening.behind_torn().unwrap().expect("a length past the end looks torn");
+            assert_eq!(behind.offset, at as u64);
+            let last = replay.entries.last().map_or(0, |e| e.index);
+            // The last two entries have no chain of two records with a later commit behind them.
+            assert!(behind.commit > last || last >= 10, "at {at}: {behind:?}, last {last}");
+            told += usize::from(behind.commit > last);
+        }
+        assert!(sim.corrupt(&path, at as u64 + 3, 0x08));
+        at += 8 + size.next_multiple_of(8);
+    }
+    assert!(told > 15, "{told}");
+}
+
+#[test]
+fn a_torn_write_has_nothing_behind_it_that_commits_it() {
+    for seed in 0..40 {
+        let (sim, disk) = sim(seed);
+        let mut wal = create(&disk).unwrap();
+        singles(&mut wal, 1..=5);
+        // One unsynced batch, partly written.
+        let batch: Vec<_> = (6..=40).map(|index| entry(1, index, 700)).collect();
+        wal.append(&HardState { term: 1, vote: 1, commit: 5 }, &batch).unwrap();
+        wal.flush().unwrap();
+        drop(wal);
+        sim.reboot(Crash::Random);
+        let Ok((opening, replay)) = Opening::open(disk.clone(), Path::new(DIR), &start()) else { continue };
+        let last = replay.entries.last().map_or(0, |e| e.index);
+        if let Some(behind) = opening.behind_torn().unwrap() {
+            assert!(behind.commit <= last, "seed {seed}: {behind:?}, last {last}");
+        }
+        opening.settle(WalOptions::default()).unwrap();
+    }
+}
+
+#[test]
+fn a_full_disk_takes_the_next_segment_but_not_this_one() {
+    let (sim, disk) = sim(1);
+    let mut wal = create(&disk).unwrap();
+    sim.inject(Fault::Full(0));
+    assert!(wal.prepare_next().is_err());
+    assert!(disk.read_dir(Path::new(DIR)).unwrap().iter().all(|name| !name.ends_with(".tmp")), "it takes no room");
+    singles(&mut wal, 1..=3);
+    sim.inject(Fault::Heal);
+    wal.prepare_next().unwrap();
+    assert_eq!(wal.room(), None);
+    drop(wal);
+    assert_eq!(open(&disk, &start()).unwrap().1.entries.len(), 3);
+}
+
+#[test]
+fn an_empty_directory_that_is_there_already_is_used() {
+    let (_, disk) = sim(1);
+    disk.create_dir_all(Path::new(DIR), 0o700).unwrap();
+    let mut wal = create(&disk).unwrap();
+    singles(&mut wal, 1..=3);
+    drop(wal);
+    assert_eq!(open(&disk, &start()).unwrap().1.entries.len(), 3);
 }

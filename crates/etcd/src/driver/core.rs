@@ -96,6 +96,9 @@ impl Core {
             }
         }
         self.member.tick(now)?;
+        // Keepalives, refusals and the like rest on nothing that this turn makes durable.
+        self.member.take_outputs(outputs);
+        self.deliver(outputs);
         self.member.turn()?;
         self.member.take_outputs(outputs);
         self.deliver(outputs);

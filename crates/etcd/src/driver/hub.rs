@@ -6,13 +6,13 @@ use super::{Clock, Shared, core};
 use api::pb::etcdserverpb as pb;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use store::watch::{Effect, HistoryResult, Hub, Input, OUTBOX_MAX, StreamId};
 use store::{Applied, Change};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// Inputs that may wait for the hub.
 const INPUT_MAX: usize = 16_384;
@@ -23,15 +23,39 @@ const IDLE_MS: u64 = 50;
 /// Inputs handled before outboxes are looked at again.
 const BATCH_MAX: usize = 1024;
 /// Room in a stream's channel: the hub keeps to [`OUTBOX_MAX`] event responses, answers to requests come on top.
-pub const STREAM_CHANNEL: usize = OUTBOX_MAX + 64;
+const STREAM_CHANNEL: usize = OUTBOX_MAX + 64;
+/// Requests of one stream on their way to the hub.
+const REQUESTS_MAX: usize = 16;
+/// A stream's requests are taken while its channel has this much room: the client reads its answers.
+const ANSWERS_ROOM: usize = 48;
+/// How long a stream that is not read waits before it looks again.
+const ANSWERS_PACE: Duration = Duration::from_millis(2);
 
 /// What the hub's thread is told.
 pub enum Message {
-    Open { stream: StreamId, responses: mpsc::Sender<pb::WatchResponse>, alive: oneshot::Sender<()> },
-    Request { stream: StreamId, request: pb::WatchRequest },
-    Close { stream: StreamId },
-    Published { revision: i64, term: u64, changes: Vec<Change> },
-    Resync { revision: i64, term: u64 },
+    Open {
+        stream: StreamId,
+        responses: mpsc::Sender<pb::WatchResponse>,
+        alive: oneshot::Sender<()>,
+    },
+    /// The permit is one of [`REQUESTS_MAX`].
+    Request {
+        stream: StreamId,
+        request: pb::WatchRequest,
+        permit: OwnedSemaphorePermit,
+    },
+    Close {
+        stream: StreamId,
+    },
+    Published {
+        revision: i64,
+        term: u64,
+        changes: Vec<Change>,
+    },
+    Resync {
+        revision: i64,
+        term: u64,
+    },
 }
 
 /// The core's and the readers' end.
@@ -95,6 +119,7 @@ async fn forward(
     let closed = responses.clone();
     // Ends when the hub drops the stream: this task's hold on the responses must not keep them open then.
     let (alive, mut dropped) = oneshot::channel();
+    let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
     if !put(&inbox, Message::Open { stream, responses, alive }).await {
         return;
     }
@@ -103,7 +128,12 @@ async fn forward(
             () = closed.closed() => break,
             _ = &mut dropped => return,
             request = requests.recv() => match request {
-                Some(request) => if !put(&inbox, Message::Request { stream, request }).await { return },
+                Some(request) => {
+                    let Some(permit) = admit(&permits, &closed).await else { break };
+                    if !put(&inbox, Message::Request { stream, request, permit }).await {
+                        return;
+                    }
+                }
                 // Half-closed by the client: events go on until one side leaves.
                 None => tokio::select! {
                     () = closed.closed() => break,
@@ -113,6 +143,18 @@ async fn forward(
         }
     }
     put(&inbox, Message::Close { stream }).await;
+}
+
+/// Waits until the client has read most of the answers it asked for; `None` when it is gone. Until then it is not read
+/// from either, as in Go etcd.
+async fn admit(permits: &Arc<Semaphore>, responses: &mpsc::Sender<pb::WatchResponse>) -> Option<OwnedSemaphorePermit> {
+    while responses.capacity() < ANSWERS_ROOM {
+        if responses.is_closed() {
+            return None;
+        }
+        tokio::time::sleep(ANSWERS_PACE).await;
+    }
+    permits.clone().acquire_owned().await.ok()
 }
 
 /// Waits for room without holding the network thread.
@@ -129,10 +171,36 @@ async fn put(inbox: &Sender<Message>, mut message: Message) -> bool {
 
 struct Outlet {
     responses: mpsc::Sender<pb::WatchResponse>,
-    /// Event responses sent and, as far as the hub was told, not yet taken.
+    /// Responses sent and, as far as the hub was told, not yet taken.
     outstanding: usize,
+    /// Did not fit: cancellations of many watchers at once, mostly. Never more than the stream has watchers, since its
+    /// requests are taken at the pace of its answers.
+    overflow: VecDeque<pb::WatchResponse>,
     /// Dropped with the outlet.
     _alive: oneshot::Sender<()>,
+}
+
+impl Outlet {
+    fn new(responses: mpsc::Sender<pb::WatchResponse>, alive: oneshot::Sender<()>) -> Outlet {
+        Outlet { responses, outstanding: 0, overflow: VecDeque::new(), _alive: alive }
+    }
+
+    fn send(&mut self, response: pb::WatchResponse) {
+        self.outstanding += 1;
+        self.overflow.push_back(response);
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        while let Some(response) = self.overflow.pop_front() {
+            match self.responses.try_send(response) {
+                Ok(()) => {}
+                // Its close is on its way.
+                Err(mpsc::error::TrySendError::Closed(_)) => self.overflow.clear(),
+                Err(mpsc::error::TrySendError::Full(response)) => return self.overflow.push_front(response),
+            }
+        }
+    }
 }
 
 /// The hub's end of its queues.
@@ -152,8 +220,6 @@ pub struct Runner {
     shared: Arc<Shared>,
     clock: Clock,
     jitter: u64,
-    /// Streams whose outlet is gone and which the hub has to forget.
-    ended: Vec<StreamId>,
 }
 
 /// Both ends of the hub's inbox.
@@ -184,7 +250,6 @@ impl Runner {
             shared,
             clock,
             jitter: 0x9e37_79b9_7f4a_7c15,
-            ended: Vec::new(),
         }
     }
 
@@ -209,9 +274,6 @@ impl Runner {
                 let Ok(result) = history.try_recv() else { break };
                 self.take_history(result, &mut effects);
             }
-            for stream in std::mem::take(&mut self.ended) {
-                self.hub.handle(Input::Close { stream }, &mut effects);
-            }
             self.give_credit(&mut effects);
             self.hub.handle(Input::Tick { now_ms: self.clock.now_ms() }, &mut effects);
             self.carry_out(&mut effects);
@@ -227,10 +289,13 @@ impl Runner {
         let now_ms = self.clock.now_ms();
         let input = match message {
             Message::Open { stream, responses, alive } => {
-                self.outlets.insert(stream.0, Outlet { responses, outstanding: 0, _alive: alive });
+                self.outlets.insert(stream.0, Outlet::new(responses, alive));
                 Input::Open { stream, now_ms, jitter_ms: self.draw_jitter() }
             }
-            Message::Request { stream, request } => Input::Request { stream, request, permitted: Ok(()) },
+            Message::Request { stream, request, permit } => {
+                drop(permit);
+                Input::Request { stream, request, permitted: Ok(()) }
+            }
             Message::Close { stream } => {
                 self.outlets.remove(&stream.0);
                 Input::Close { stream }
@@ -253,7 +318,8 @@ impl Runner {
     fn give_credit(&mut self, effects: &mut Vec<Effect>) {
         let mut credits = Vec::new();
         for (id, outlet) in &mut self.outlets {
-            let waiting = STREAM_CHANNEL - outlet.responses.capacity();
+            outlet.flush();
+            let waiting = STREAM_CHANNEL - outlet.responses.capacity() + outlet.overflow.len();
             if outlet.outstanding > waiting {
                 credits.push((StreamId(*id), outlet.outstanding - waiting));
                 outlet.outstanding = waiting;
@@ -280,14 +346,6 @@ impl Runner {
         if !response.created && !response.canceled {
             failpoint::point!("beforeSendWatchResponse");
         }
-        match outlet.responses.try_send(response) {
-            Ok(()) => outlet.outstanding += 1,
-            Err(mpsc::error::TrySendError::Closed(_)) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                // A client that asks without reading its answers: its stream ends rather than growing without bound.
-                self.outlets.remove(&stream.0);
-                self.ended.push(stream);
-            }
-        }
+        outlet.send(response);
     }
 }

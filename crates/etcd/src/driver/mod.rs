@@ -27,12 +27,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 /// The core's inbox.
 pub type Inbox = crossbeam_channel::Sender<core::Message>;
 
+type Chunks = mpsc::Sender<Result<Option<pb::RangeStreamResponse>, api::Error>>;
+type Image = mpsc::Sender<Result<Option<pb::SnapshotResponse>, api::Error>>;
+
 /// Who waits for an answer, and how it reaches him.
 #[derive(Debug)]
 pub enum Ticket {
     Unary(oneshot::Sender<Result<Response, api::Error>>),
-    Chunks(mpsc::Sender<Result<pb::RangeStreamResponse, api::Error>>),
-    Image(mpsc::Sender<Result<pb::SnapshotResponse, api::Error>>),
+    Chunks(Chunks),
+    Image(Image),
 }
 
 /// What all threads see.

@@ -4,14 +4,14 @@
 //! a thread of its own: clients that stop reading must not take the pool away from the others. What it looks at is held
 //! in the page store meanwhile; a client that takes nothing for [`STALL_MAX`] is let go.
 
-use super::{Shared, Ticket, core::die};
+use super::{Chunks, Image, Shared, Ticket, core::die};
 use api::pb::etcdserverpb as pb;
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use server::{Request, Response, read};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use store::watch::{HistoryJob, HistoryResult};
 use store::{Applied, Error};
 use tokio::sync::mpsc;
@@ -91,30 +91,40 @@ impl Readers {
             return refuse(job);
         }
         let (shared, streams) = (self.shared.clone(), self.streams.clone());
+        // Handed over when there is a thread to take it: a client must be told when there is none.
+        let (hand, taken) = bounded(1);
         let started = std::thread::Builder::new().name("stream".into()).spawn(move || {
-            work(&shared, job);
+            if let Ok(job) = taken.recv() {
+                work(&shared, job);
+            }
             streams.fetch_sub(1, Ordering::Relaxed);
         });
-        if let Err(e) = started {
-            // The closure, and with it the ticket, is gone: the client sees its call end.
-            self.streams.fetch_sub(1, Ordering::Relaxed);
-            tracing::warn!(error = %e, "cannot start a thread for a stream");
+        match started {
+            // The thread waits for it.
+            Ok(_) => drop(hand.send(job)),
+            Err(e) => {
+                self.streams.fetch_sub(1, Ordering::Relaxed);
+                tracing::warn!(error = %e, "cannot start a thread for a stream");
+                refuse(job);
+            }
         }
     }
 }
 
-/// Sends when there is room; false when the client is gone, or as good as gone.
+/// Sends when there is room; false when the client is gone, or as good as gone: then the channel closes without an end,
+/// which is not mistaken for one.
 fn send<T>(out: &mpsc::Sender<T>, mut message: T) -> bool {
-    let mut waited = Duration::ZERO;
+    let mut full_since = None;
     loop {
         match out.try_send(message) {
             Ok(()) => return true,
             Err(mpsc::error::TrySendError::Closed(_)) => return false,
-            Err(mpsc::error::TrySendError::Full(_)) if waited >= STALL_MAX => return false,
             Err(mpsc::error::TrySendError::Full(back)) => message = back,
         }
+        if full_since.get_or_insert_with(Instant::now).elapsed() >= STALL_MAX {
+            return false;
+        }
         std::thread::sleep(STALL_PACE);
-        waited += STALL_PACE;
     }
 }
 
@@ -141,8 +151,6 @@ fn work(shared: &Shared, job: Job) {
     }
 }
 
-type Chunks = mpsc::Sender<Result<pb::RangeStreamResponse, api::Error>>;
-
 fn range_stream(applied: &Arc<Applied>, max_request_bytes: usize, request: &pb::RangeRequest, out: &Chunks) {
     let mut stream = match applied.range_stream(request, max_request_bytes) {
         Ok(stream) => stream,
@@ -155,10 +163,13 @@ fn range_stream(applied: &Arc<Applied>, max_request_bytes: usize, request: &pb::
     loop {
         failpoint::point!("beforeRangeStreamChunk");
         match stream.next_chunk() {
-            Ok(None) => return,
+            Ok(None) => {
+                send(out, Ok(None));
+                return;
+            }
             Ok(Some(chunk)) => {
                 let response = pb::RangeStreamResponse { range_response: Some(chunk) };
-                if !send(out, Ok(response)) {
+                if !send(out, Ok(Some(response))) {
                     return;
                 }
             }
@@ -170,8 +181,6 @@ fn range_stream(applied: &Arc<Applied>, max_request_bytes: usize, request: &pb::
         }
     }
 }
-
-type Image = mpsc::Sender<Result<pb::SnapshotResponse, api::Error>>;
 
 fn snapshot(applied: &Applied, out: &Image) {
     let image = applied.image();
@@ -190,12 +199,15 @@ fn snapshot(applied: &Applied, out: &Image) {
         let blob = bytes::Bytes::copy_from_slice(&buffer[..n]);
         let message =
             pb::SnapshotResponse { header: None, remaining_bytes: total - sent, blob, version: version.clone() };
-        if !send(out, Ok(message)) {
+        if !send(out, Ok(Some(message))) {
             return;
         }
     }
     let blob = bytes::Bytes::copy_from_slice(&digest.finalize());
-    send(out, Ok(pb::SnapshotResponse { header: None, remaining_bytes: 0, blob, version }));
+    let last = pb::SnapshotResponse { header: None, remaining_bytes: 0, blob, version };
+    if send(out, Ok(Some(last))) {
+        send(out, Ok(None));
+    }
 }
 
 impl Ticket {

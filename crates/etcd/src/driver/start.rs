@@ -84,11 +84,11 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
     spawn("watch-hub", move || runner.run())?;
     let checkpoint_inbox = inbox.clone();
     spawn("checkpointer", move || core::checkpointer(&job_queue, &checkpoint_inbox))?;
-    let core =
-        core::Core { member, inbox: queue, shared: shared.clone(), readers, hub: feed, checkpointer: jobs, clock };
+    let door =
+        Arc::new(Door { inbox: inbox.clone(), streams, readers: readers.clone(), shared: shared.clone(), identity });
+    let core = core::Core { member, inbox: queue, shared, readers, hub: feed, checkpointer: jobs, clock };
     let core = spawn("core", move || core.run(early))?;
 
-    let door = Arc::new(Door { inbox: inbox.clone(), streams, shared, identity });
     let signal = net::serve(config, listeners, connections, &door)?;
     // The core may be gone already; then there is nothing left to stop.
     drop(inbox.send(core::Message::Stop));

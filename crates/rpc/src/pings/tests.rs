@@ -38,7 +38,7 @@ impl Talk {
 
     fn silent() -> Talk {
         let (client, server) = duplex(1 << 16);
-        Talk { client, server: Policed::new(server, MIN_TIME) }
+        Talk { client, server: Policed::new(server, MIN_TIME, Arc::default()) }
     }
 
     /// The client sends, the server reads and flushes, as h2 does.

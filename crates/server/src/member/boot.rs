@@ -189,7 +189,9 @@ fn check_indexes(layout: &Layout, snapshot: &WalSnapshot, store: &Store, replay:
 /// voters a commit index may stand in the same unsynced batch as its entries, and proves nothing.
 fn check_torn(store: &Store, opening: &Opening, replay: &Replay) -> Result<(), Fatal> {
     let last = replay.entries.last().map_or(0, |e| e.index);
-    let alone = store.conf_state().voters.len() == 1;
+    // The page store may not know of the newest changes, nor, right after the first start, of anybody.
+    let changes = replay.entries.iter().filter(|e| e.kind != EntryKind::Normal && e.index > store.consistent_index());
+    let alone = store.conf_state().voters.len() + changes.count() <= 1;
     match opening.behind_torn()? {
         Some(behind) if alone && behind.commit > last => Err(Fatal::new(format!(
             "wal: {} is damaged at offset {}: a record can't be read, and it is no torn write, since later records \

@@ -1,0 +1,146 @@
+//! What flows out of streamed calls: how each kind of stream ends, and grpc-go's texts for requests that can't be read.
+
+use crate::backend::Pieces;
+use crate::dispatch::oversize;
+use crate::services::status;
+use api::pb::etcdserverpb as pb;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::Stream;
+use tonic::{Code, Status};
+
+/// A stream that ends by itself. One that was given up must not look like one that is complete.
+pub(crate) struct Finite<T> {
+    pieces: Pieces<T>,
+    ended: bool,
+}
+
+impl<T> Finite<T> {
+    pub fn new(pieces: Pieces<T>) -> Finite<T> {
+        Finite { pieces, ended: false }
+    }
+}
+
+impl<T> Stream for Finite<T> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        let piece = std::task::ready!(this.pieces.poll_recv(cx));
+        this.ended = !matches!(piece, Some(Ok(Some(_))));
+        Poll::Ready(match piece {
+            Some(Ok(piece)) => piece.map(Ok),
+            Some(Err(e)) => Some(Err(status(&e))),
+            None => Some(Err(Status::unavailable(
+                "oxetcd: the stream was given up, since nothing was taken from it for too long: read it faster, or ask again",
+            ))),
+        })
+    }
+}
+
+/// The responses of a watch stream: they end when a request can't be read, and when the member stops.
+pub(crate) struct Watching {
+    responses: mpsc::Receiver<pb::WatchResponse>,
+    /// Why the client's side ended; a sender that is gone is a client that only half-closed.
+    failed: Option<oneshot::Receiver<Status>>,
+    ended: bool,
+}
+
+impl Watching {
+    pub fn new(responses: mpsc::Receiver<pb::WatchResponse>, failed: oneshot::Receiver<Status>) -> Watching {
+        Watching { responses, failed: Some(failed), ended: false }
+    }
+}
+
+impl Stream for Watching {
+    type Item = Result<pb::WatchResponse, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        if let Some(failed) = &mut this.failed
+            && let Poll::Ready(outcome) = Pin::new(failed).poll(cx)
+        {
+            this.failed = None;
+            if let Ok(why) = outcome {
+                this.ended = true;
+                return Poll::Ready(Some(Err(why)));
+            }
+        }
+        match std::task::ready!(this.responses.poll_recv(cx)) {
+            Some(response) => Poll::Ready(Some(Ok(response))),
+            None => {
+                this.ended = true;
+                // A member that stops: Unavailable, so that clients go on elsewhere. Canceled would end Go's watchers
+                // for good.
+                Poll::Ready(Some(Err(status(&api::Error::Stopped))))
+            }
+        }
+    }
+}
+
+/// What grpc-go tells a client whose streamed request can't be read, where tonic has another text.
+pub(crate) fn unreadable(e: Status) -> Status {
+    let text = e.message();
+    match e.code() {
+        Code::OutOfRange => match oversize(text) {
+            Some(text) => Status::resource_exhausted(text),
+            None => e,
+        },
+        Code::Internal if text.contains("failed to decode Protobuf") => {
+            Status::internal(format!("grpc: failed to unmarshal the received message: {text}"))
+        }
+        Code::Internal if text == "Unexpected EOF decoding stream." => Status::internal("unexpected EOF"),
+        _ => e,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_stream::StreamExt as _;
+
+    #[tokio::test]
+    async fn a_stream_that_was_given_up_does_not_look_complete() {
+        let (out, pieces) = mpsc::channel(8);
+        out.send(Ok(Some(1))).await.unwrap();
+        out.send(Ok(Some(2))).await.unwrap();
+        drop(out);
+        let all: Vec<_> = Finite::new(pieces).collect().await;
+        assert_eq!(all.len(), 3);
+        assert_eq!(all[2].as_ref().unwrap_err().code(), Code::Unavailable);
+
+        let (out, pieces) = mpsc::channel(8);
+        out.send(Ok(Some(1))).await.unwrap();
+        out.send(Ok(None)).await.unwrap();
+        drop(out);
+        let all: Vec<Result<i32, Status>> = Finite::new(pieces).collect().await;
+        assert!(matches!(all[..], [Ok(1)]), "{all:?}");
+    }
+
+    #[tokio::test]
+    async fn a_watch_stream_ends_with_what_was_wrong_with_a_request_but_not_by_half_closing() {
+        let (responses, incoming) = mpsc::channel(8);
+        let (failed, failure) = oneshot::channel();
+        let mut watching = Watching::new(incoming, failure);
+        failed.send(Status::internal("bad")).unwrap();
+        assert_eq!(watching.next().await.unwrap().unwrap_err().message(), "bad");
+        assert!(watching.next().await.is_none());
+        drop(responses);
+
+        let (responses, incoming) = mpsc::channel(8);
+        let (failed, failure) = oneshot::channel();
+        let mut watching = Watching::new(incoming, failure);
+        drop(failed);
+        responses.send(pb::WatchResponse::default()).await.unwrap();
+        assert!(watching.next().await.unwrap().is_ok());
+        drop(responses);
+        assert_eq!(watching.next().await.unwrap().unwrap_err().code(), Code::Unavailable);
+    }
+}
