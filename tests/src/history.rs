@@ -49,7 +49,8 @@ struct Journal {
 /// A store as it must be.
 #[derive(Debug, Default)]
 pub struct History {
-    revision: i64,
+    /// The newest that was verified.
+    pub revision: i64,
     live: BTreeMap<Bytes, KeyValue>,
     /// Every record ever written: (main, sub) → tombstone, bytes.
     records: BTreeMap<(i64, i64), (bool, KeyValue)>,

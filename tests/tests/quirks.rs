@@ -75,3 +75,23 @@ async fn what_is_not_there_yet_is_unimplemented() {
         wire.unary("/etcdserverpb.Auth/AuthStatus", &pb::AuthStatusRequest {}).await;
     assert!(!auth.expect("a status").enabled);
 }
+
+/// However deep: what is proposed can be read back from the log.
+#[tokio::test]
+async fn nested_transactions_never_keep_the_member_from_starting() {
+    let folder = TempDir::new("nested");
+    let mut launch = Launch::new(&our_etcd(), &folder.join("data"));
+    let server = launch.start();
+    let wire = Wire::connect(&server.client_url()).await;
+    let mut request = ask::txn(vec![], vec![ask::put("deep", "v").op()], vec![]);
+    for depth in 1..=130 {
+        request = ask::txn(vec![], vec![request.op()], vec![]);
+        let answer: Result<pb::TxnResponse, Status> = wire.unary(ask::TXN, &request).await;
+        assert_eq!(answer.is_ok(), depth <= 48, "{depth}: {answer:?}");
+    }
+    server.stop();
+    let server = launch.start();
+    let wire = Wire::connect(&server.client_url()).await;
+    let held: pb::RangeResponse = wire.unary(ask::RANGE, &ask::get("deep")).await.expect("a range");
+    assert_eq!(held.kvs[0].version, 48);
+}

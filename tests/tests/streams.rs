@@ -98,19 +98,24 @@ async fn a_request_that_cannot_be_read_ends_its_stream_with_gos_error() {
     }
 }
 
+/// The status of a call with a deadline, as the server sends it: tonic's client would keep the time itself.
+async fn status_of(server: &Server, path: &str, message: &[u8], timeout: &str) -> String {
+    let length = u32::try_from(message.len()).expect("a short message").to_be_bytes();
+    let body = Bytes::from([&[0], &length[..], message].concat());
+    let headers = [("content-type", "application/grpc"), ("te", "trailers"), ("grpc-timeout", timeout)];
+    let answer = oxetcd_tests::http::post(&server.client_address(), path, &headers, body).await.expect("an answer");
+    let status = answer.fields.into_iter().find(|(name, _)| name == "grpc-status");
+    status.map(|(_, code)| code).unwrap_or_default()
+}
+
 #[tokio::test]
 async fn a_deadline_ends_streams_and_keeps_late_calls_from_beginning() {
     let folder = TempDir::new("deadlines");
     for server in servers(&folder) {
         let wire = Wire::connect(&server.client_url()).await;
-        let create: Bytes = ask::create(ask::watch("k", "")).encode_to_vec().into();
-        let mut stream = wire.stream(ask::WATCH, create, &[("grpc-timeout", "300m")]);
-        let created: Option<pb::WatchResponse> = stream.next().await.expect("an answer");
-        assert!(created.is_some_and(|c| c.created));
-        let ended = stream.next::<pb::WatchResponse>().await.expect_err("it ends");
-        assert!([Code::DeadlineExceeded, Code::Cancelled].contains(&ended.code()), "{ended}");
-        let late = wire.bytes(ask::PUT, ask::put("late", "v").encode_to_vec().into(), &[("grpc-timeout", "0n")]).await;
-        assert_eq!(late.expect_err("too late").code(), Code::DeadlineExceeded);
+        let create = ask::create(ask::watch("k", "")).encode_to_vec();
+        assert_eq!(status_of(&server, ask::WATCH, &create, "300m").await, "4");
+        assert_eq!(status_of(&server, ask::PUT, &ask::put("late", "v").encode_to_vec(), "0n").await, "4");
         let held: pb::RangeResponse = wire.unary(ask::RANGE, &ask::get("late")).await.expect("a range");
         assert_eq!(held.count, 0);
     }

@@ -1,8 +1,8 @@
 //! Automatic compaction (etcd `v3compactor`): decides when and at which revision the leader compacts.
 //!
 //! Periodic: the revision is sampled every `min(period, 1h) / 10`; nothing happens for the first `period`, then
-//! every `min(period, 1h)` the store is compacted to the revision sampled `period` ago; after a failure it is
-//! tried again at the next sample. Revision: every 5 minutes to `current - retention`, if that is positive and
+//! every `min(period, 1h)` the store is compacted to the revision sampled `period` ago; after a failure, or when that
+//! revision is compacted already, it is tried again at the next sample. Revision: every 5 minutes to `current - retention`, if that is positive and
 //! new. A follower samples on, so that a new leader has history.
 
 use std::collections::VecDeque;
@@ -27,6 +27,8 @@ pub struct AutoCompactor {
     next_ms: u64,
     /// Periodic mode: start of the wait that must have passed before a compaction.
     last_ms: u64,
+    /// … which is the whole period before the first one.
+    tried: bool,
     samples: VecDeque<i64>,
     done: i64,
 }
@@ -34,7 +36,7 @@ pub struct AutoCompactor {
 impl AutoCompactor {
     pub fn new(policy: Policy, now_ms: u64) -> AutoCompactor {
         let mut compactor =
-            AutoCompactor { policy, next_ms: now_ms, last_ms: now_ms, samples: VecDeque::new(), done: 0 };
+            AutoCompactor { policy, next_ms: now_ms, last_ms: now_ms, tried: false, samples: VecDeque::new(), done: 0 };
         if let Policy::Revision { .. } = policy {
             compactor.next_ms = now_ms + REVISION_INTERVAL_MS;
         }
@@ -56,23 +58,20 @@ impl AutoCompactor {
         }
     }
 
+    /// As Go's loop: what was sampled before is judged, then the present is sampled, so that at least the whole period
+    /// is kept.
     fn poll_periodic(&mut self, now_ms: u64, period_ms: u64, revision: i64, leader: bool) -> Option<i64> {
         let interval = (period_ms.min(HOUR_MS) / 10).max(1);
         self.next_ms = now_ms + interval;
-        let kept = usize::try_from(period_ms / interval).unwrap_or(usize::MAX).max(1);
+        let target = self.samples.front().copied();
+        let kept = usize::try_from(period_ms / interval).unwrap_or(usize::MAX).saturating_add(1);
         self.samples.push_back(revision);
         while self.samples.len() > kept {
             self.samples.pop_front();
         }
-        let wait = if self.done == 0 { period_ms } else { period_ms.min(HOUR_MS) };
-        let target = *self.samples.front()?;
-        if !leader || now_ms - self.last_ms < wait {
-            return None;
-        }
-        if target == self.done || target <= 0 {
-            self.last_ms = now_ms;
-            return None;
-        }
+        let wait = if self.tried { period_ms.min(HOUR_MS) } else { period_ms };
+        let target = target.filter(|target| leader && now_ms - self.last_ms >= wait && *target != self.done)?;
+        self.tried = true;
         Some(target)
     }
 
@@ -99,7 +98,7 @@ mod tests {
                 c.compacted(rev, now);
             }
         }
-        assert_eq!(compactions, [(1000, 2), (2000, 12), (3000, 22)]);
+        assert_eq!(compactions, [(1000, 1), (2000, 10), (3000, 20)]);
     }
 
     #[test]
@@ -108,6 +107,19 @@ mod tests {
         let tries: Vec<u64> =
             (0..13).map(|s| s * 100).filter(|&now| c.poll(now, now as i64 + 5, true).is_some()).collect();
         assert_eq!(tries, [1000, 1100, 1200]);
+    }
+
+    #[test]
+    fn a_quiet_store_is_compacted_at_the_first_sample_that_has_something_new() {
+        let mut c = AutoCompactor::new(Policy::Periodic { period_ms: 1000 }, 0);
+        let mut compactions = Vec::new();
+        for now in (0..50).map(|step| step * 100) {
+            if let Some(rev) = c.poll(now, if now < 2300 { 7 } else { 8 }, true) {
+                compactions.push((now, rev));
+                c.compacted(rev, now);
+            }
+        }
+        assert_eq!(compactions, [(1000, 7), (3400, 8)]);
     }
 
     #[test]

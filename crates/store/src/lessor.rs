@@ -131,10 +131,11 @@ impl Lessor {
             .collect();
         deadlines.sort_unstable();
         if deadlines.len() >= SPREAD_ABOVE {
-            let mut next = 0;
+            let mut next_us = 0;
             for (at, _) in &mut deadlines {
-                *at = (*at).max(next);
-                next = at.saturating_add(1000 / SPREAD_PER_SECOND + 1);
+                let at_us = at.saturating_mul(1000).max(next_us);
+                *at = at_us / 1000;
+                next_us = at_us.saturating_add(1_000_000_u64.div_ceil(SPREAD_PER_SECOND));
             }
         }
         for (at, id) in deadlines {

@@ -10,6 +10,19 @@ use store::validate;
 /// Committed but not applied entries beyond which proposals are refused (etcd `maxGapBetweenApplyAndCommitIndex`).
 const APPLY_GAP_MAX: u64 = 5000;
 
+/// Transactions inside a transaction, counted down the deepest way. Decoders stop at a hundred messages in one another;
+/// each of these is two, and the log's entry wraps one more around what the door has decoded: a proposal that nobody
+/// could read back would end the member for good.
+const NESTING_MAX: usize = 48;
+
+fn nesting(r: &pb::TxnRequest) -> usize {
+    let inside = r.success.iter().chain(&r.failure).map(|op| match &op.request {
+        Some(pb::request_op::Request::RequestTxn(r)) => 1 + nesting(r),
+        _ => 0,
+    });
+    inside.max().unwrap_or(0)
+}
+
 impl<T> Member<T> {
     /// Takes a request. Its answer leaves as an [`Output`] with the ticket.
     pub fn call(&mut self, now_ms: u64, ticket: T, request: Request) {
@@ -82,6 +95,9 @@ impl<T> Member<T> {
                 true => self.read_now(ticket, Request::Txn(r)),
                 false => self.read(ticket, Request::Txn(r)),
             };
+        }
+        if nesting(&r) > NESTING_MAX {
+            return Err((ticket, api::Error::TooManyOps));
         }
         let Some(ticket) = self.with_space(ticket, validate::txn_cost(&r)) else { return Ok(()) };
         match validate::check_txn(&r, self.config.max_txn_ops) {
@@ -190,9 +206,9 @@ impl<T> Member<T> {
 
     pub(super) fn submit_known(&mut self, id: u64, data: Bytes) {
         if self.raft.propose(data).is_err()
-            && let Some(ticket) = self.pending.take(id).and_then(Waiter::ticket)
+            && let Some(waiter) = self.pending.take(id)
         {
-            self.reply(ticket, Err(api::Error::Other("raft proposal dropped".into())));
+            self.abandon(waiter, api::Error::Other("raft proposal dropped".into()));
         }
     }
 

@@ -4,7 +4,7 @@
 use super::{Internal, Member, Waiter};
 use crate::Response;
 use api::pb::etcdserverpb as pb;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use store::lessor::Renewal;
 
 /// Expired leases are looked for this often (etcd: 500 ms) …
@@ -20,20 +20,32 @@ const CHECKPOINT_BATCH: usize = 1000;
 #[derive(Debug)]
 pub struct Keeper<T> {
     next_ms: u64,
-    expired: Vec<i64>,
+    /// To be revoked, those that expired first in front.
+    expired: VecDeque<i64>,
     revoking: usize,
     waiting: BTreeMap<i64, Vec<T>>,
 }
 
 impl<T> Default for Keeper<T> {
     fn default() -> Self {
-        Keeper { next_ms: 0, expired: Vec::new(), revoking: 0, waiting: BTreeMap::new() }
+        Keeper { next_ms: 0, expired: VecDeque::new(), revoking: 0, waiting: BTreeMap::new() }
     }
 }
 
 impl<T> Keeper<T> {
-    pub fn revoke_done(&mut self, _lease: i64) {
+    /// A revocation was applied, or given up.
+    pub fn revoke_done(&mut self) {
         self.revoking = self.revoking.saturating_sub(1);
+    }
+
+    /// Whether a revocation could be proposed now.
+    pub fn is_behind(&self) -> bool {
+        self.revoking < REVOKES_IN_FLIGHT && !self.expired.is_empty()
+    }
+
+    /// This member no longer leads.
+    pub fn demote(&mut self) {
+        self.expired.clear();
     }
 
     pub fn drain(&mut self) -> Vec<T> {
@@ -110,19 +122,26 @@ impl<T> Member<T> {
         }
     }
 
-    /// Proposes revocations of what expired. Only a leader does, and only into its own log: the proposal can't
-    /// outlive the leadership it rests on.
+    /// Looks for what expired.
     pub(super) fn tick_leases(&mut self) {
         if !self.leading {
             return;
         }
         if self.now_ms >= self.leases.next_ms {
             self.leases.next_ms = self.now_ms + EXPIRY_INTERVAL_MS;
-            self.leases.expired = self.lessor.expired(self.now_ms, EXPIRY_BATCH);
+            let room = EXPIRY_BATCH.saturating_sub(self.leases.expired.len());
+            let expired = self.lessor.expired(self.now_ms, room);
+            self.leases.expired.extend(expired);
             self.propose_checkpoints();
         }
-        while self.leases.revoking < REVOKES_IN_FLIGHT
-            && let Some(id) = self.leases.expired.pop()
+    }
+
+    /// Proposes revocations of what expired, some with each turn. Only a leader does, and only into its own log: the
+    /// proposal can't outlive the leadership it rests on.
+    pub(super) fn propose_revocations(&mut self) {
+        while self.leading
+            && self.leases.is_behind()
+            && let Some(id) = self.leases.expired.pop_front()
         {
             self.leases.revoking += 1;
             let request = pb::LeaseRevokeRequest { id };

@@ -129,6 +129,9 @@ pub struct Member<T> {
 impl<T> Member<T> {
     /// Milliseconds of the driver's clock (monotonic) at which [`Member::tick`] wants to be called next.
     pub fn next_tick_ms(&self) -> u64 {
+        if self.leading && self.leases.is_behind() {
+            return self.now_ms;
+        }
         self.next_tick_ms.min(self.compaction.due_ms()).max(self.now_ms)
     }
 
@@ -216,13 +219,20 @@ impl<T> Member<T> {
         self.out.push(Output::Reply { ticket, result });
     }
 
+    /// A proposal is given up. The member itself tries its own again at its own pace.
+    fn abandon(&mut self, waiter: Waiter<T>, e: api::Error) {
+        if let Waiter::Internal(Internal::Revoke(_)) = waiter {
+            self.leases.revoke_done();
+        }
+        if let Some(ticket) = waiter.ticket() {
+            self.reply(ticket, Err(e));
+        }
+    }
+
     fn expire_waiters(&mut self) {
         let over = self.pending.expire(self.now_ms);
         for waiter in over {
-            // A member that proposes for itself tries again at its own pace.
-            if let Some(ticket) = waiter.ticket() {
-                self.reply(ticket, Err(api::Error::Timeout));
-            }
+            self.abandon(waiter, api::Error::Timeout);
         }
         let now = self.now_ms;
         let mut late = Vec::new();

@@ -99,7 +99,7 @@ impl<T> Member<T> {
     fn settle_internal(&mut self, what: Internal, reply: &Result<Reply, api::Error>) {
         match what {
             Internal::Publish => self.published(),
-            Internal::Revoke(lease) => self.leases.revoke_done(lease),
+            Internal::Revoke(_) => self.leases.revoke_done(),
             Internal::Compaction(revision) => {
                 let done = matches!(reply, Ok(_) | Err(api::Error::Compacted));
                 if let (true, Some(compactor)) = (done, &mut self.compactor) {

@@ -21,6 +21,7 @@ impl<T> Member<T> {
     pub fn turn(&mut self) -> Result<(), Fatal> {
         // State and events of what this turn applies go out before its replies, and after what is queued already.
         let mark = self.out.len();
+        self.propose_revocations();
         self.submit_held();
         self.ask_read_index();
         let mut applied_something = false;
@@ -177,7 +178,10 @@ impl<T> Member<T> {
             self.leading = leading;
             match leading {
                 true => self.tick_versions()?,
-                false => self.lessor.demote(),
+                false => {
+                    self.lessor.demote();
+                    self.leases.demote();
+                }
             }
         }
         Ok(())
