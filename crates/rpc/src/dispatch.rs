@@ -342,9 +342,8 @@ fn translate(mut response: Response<Body>) -> Response<Body> {
         Code::Internal if text.contains("received message with compressed-flag but no grpc-encoding") => {
             Some((code, "grpc: compressed flag set with identity or empty encoding".to_owned()))
         }
-        Code::Internal if text == "Missing request message." => Some((Code::Unknown, "EOF".to_owned())),
-        Code::Internal if text == "Unexpected EOF decoding stream." => {
-            Some((Code::Unknown, "unexpected EOF".to_owned()))
+        Code::Internal if text == "Missing request message." || text == "Unexpected EOF decoding stream." => {
+            Some((Code::Unknown, "EOF".to_owned()))
         }
         Code::Internal if text.contains("received message with invalid compression flag: ") => {
             let flag =
