@@ -58,13 +58,13 @@ impl<T> Member<T> {
     /// Opens or creates the member. Answers it with warnings for the log.
     pub fn boot(boot: BootConfig) -> Result<(Member<T>, Vec<String>), Fatal> {
         let layout = Layout::new(&boot.data_dir, boot.wal_dir.as_deref());
-        let known = wal::exists(&boot.disk, &layout.wal)?;
-        if !known {
+        let known = wal::exists(&boot.disk, &layout.wal);
+        if let Ok(false) = known {
             // Wrong flags make no directory.
             initial(&boot)?;
         }
         let warnings = layout.prepare(&boot.disk)?;
-        let opened = match known {
+        let opened = match known? {
             true => open_existing(&boot, &layout)?,
             false => create_new(&boot, &layout)?,
         };
