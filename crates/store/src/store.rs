@@ -76,6 +76,9 @@ impl std::fmt::Debug for KvHasher {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     pub done: bool,
+    /// A batch of records was deleted, and others are to get their turn before the next: as in Go, which does not
+    /// pause in the index.
+    pub pause: bool,
 }
 
 impl Store {
@@ -343,20 +346,16 @@ impl Store {
         self.compaction = Some(Compaction { revision, phase: Phase::Index(Bytes::new()), hasher, any_kept: false });
     }
 
-    /// Does at most `max` keys or records of the compaction under way.
+    /// Does at most `max` keys, chunks of a key's revisions, or records of the compaction under way.
     pub fn compaction_step(&mut self, max: usize) -> Result<Progress, Error> {
-        let Some(mut c) = self.compaction.take() else { return Ok(Progress { done: true }) };
+        const FINISHED: Progress = Progress { done: true, pause: false };
+        let Some(mut c) = self.compaction.take() else { return Ok(FINISHED) };
+        let pause = matches!(c.phase, Phase::Records(_));
         match c.phase {
             Phase::Index(from) => {
-                c.phase = match self.s.keys.compact(c.revision, &from, max) {
-                    Some(next) => Phase::Index(next),
-                    None => {
-                        let all = Bytes::from_static(&[0]);
-                        let span = crate::index::Span { key: &all, end: &all };
-                        c.any_kept = self.s.keys.live(span, c.revision).next().is_some();
-                        Phase::Records(Rev::default())
-                    }
-                };
+                let found = self.s.keys.compact(c.revision, &from, max);
+                c.any_kept |= found.keeps;
+                c.phase = found.next.map_or(Phase::Records(Rev::default()), Phase::Index);
             }
             Phase::Records(from) => match self.compact_records(&mut c, from, max)? {
                 Some(next) => {
@@ -366,12 +365,12 @@ impl Store {
                 }
                 None => {
                     self.finish_compaction(&c);
-                    return Ok(Progress { done: true });
+                    return Ok(FINISHED);
                 }
             },
         }
         self.compaction = Some(c);
-        Ok(Progress { done: false })
+        Ok(Progress { done: false, pause })
     }
 
     fn compact_records(&mut self, c: &mut Compaction, from: Rev, max: usize) -> Result<Option<Rev>, Error> {

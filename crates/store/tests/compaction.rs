@@ -1,0 +1,62 @@
+//! Compaction through the store's boundary.
+
+mod world;
+
+use api::pb::etcdserverpb as pb;
+use store::Options;
+use world::World;
+
+/// Steps of each kind until the compaction is done: those after which the member pauses, and the others.
+fn steps(world: &mut World, batch: usize) -> (usize, usize) {
+    let (mut paused, mut others) = (0, 0);
+    loop {
+        let progress = world.store.compaction_step(batch).unwrap();
+        match progress.pause {
+            true => paused += 1,
+            false => others += 1,
+        }
+        if progress.done {
+            return (paused, others);
+        }
+    }
+}
+
+#[test]
+fn only_batches_of_deletions_are_followed_by_a_pause() {
+    let mut world = World::new(Options::default());
+    for n in 0..300 {
+        world.put(&format!("k{n}"), "v").unwrap();
+    }
+    for _ in 0..6400 {
+        world.put("hot", "v").unwrap();
+    }
+    world.schedule(world.store.header().revision).unwrap();
+    let (paused, others) = steps(&mut world, 100);
+    assert_eq!(paused, 6700_usize.div_ceil(100) - 1, "a hundred records at once, and no pause after the last");
+    // 100 of the first key's 199 chunks of revisions, then all 301 keys; and the last batch of records.
+    assert_eq!(others, 1 + 4 + 1, "the index in bounded pieces, too");
+}
+
+#[test]
+fn a_key_stays_readable_while_its_history_is_taken_off_in_pieces() {
+    let mut world = World::new(Options::default());
+    for n in 0..2000 {
+        world.put("hot", n.to_string()).unwrap();
+    }
+    // Revision 2 has the value 0.
+    world.schedule(1502).unwrap();
+    loop {
+        let (applied, _) = world.publish();
+        for revision in [1502, 1503, 2001] {
+            let range = pb::RangeRequest { key: "hot".into(), revision, ..Default::default() };
+            assert_eq!(applied.range(&range).unwrap().kvs[0].value, (revision - 2).to_string());
+        }
+        if world.store.compaction_step(3).unwrap().done {
+            break;
+        }
+    }
+    assert_eq!(
+        world.publish().0.range(&pb::RangeRequest { key: "hot".into(), ..Default::default() }).unwrap().count,
+        1
+    );
+}
