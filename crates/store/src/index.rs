@@ -115,7 +115,7 @@ impl KeyIndex {
                 found.next = Some(key.clone());
                 break;
             }
-            found.keeps |= history.at(main).is_some_and(|i| i.version > 0);
+            found.keeps |= history.keeps_one(main);
             if history.has_old(main) {
                 found.old.push(key.clone());
             }

@@ -62,7 +62,6 @@ impl History {
 
     /// Whether compaction at `main` leaves something at or below `main`: the newest there, unless it is a tombstone
     /// older than `main`.
-    #[allow(dead_code)]
     pub fn keeps_one(&self, main: i64) -> bool {
         self.at(main).is_some_and(|i| survives(i, main))
     }

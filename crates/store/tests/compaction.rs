@@ -60,3 +60,14 @@ fn a_key_stays_readable_while_its_history_is_taken_off_in_pieces() {
         1
     );
 }
+
+/// The numbers are Go etcd 3.7.1's.
+#[test]
+fn a_compactions_hash_leaves_out_what_goes_even_if_only_a_tombstone_stays() {
+    let mut world = World::new(Options::default());
+    world.put("a", "1").unwrap();
+    world.compact(2);
+    world.delete("a").unwrap();
+    world.compact(3);
+    assert_eq!(world.hash_kv(3), (3_681_333_679, 2));
+}
