@@ -48,6 +48,22 @@ pub struct Store {
     frozen_bytes: usize,
     /// The consistent index as the page store has it, or is about to.
     frozen_index: u64,
+    /// Without what a checkpoint under way has written.
+    file: FileSize,
+}
+
+/// Sizes of the page store's file as of the view that is read; a commit that is not taken back yet changes nothing,
+/// or its changes would count twice.
+#[derive(Clone, Copy, Debug)]
+struct FileSize {
+    size: u64,
+    in_use: u64,
+}
+
+impl FileSize {
+    fn of(db: &Db) -> FileSize {
+        FileSize { size: db.size(), in_use: db.in_use_bytes() }
+    }
 }
 
 /// A compaction under way: first the index, then the records.
@@ -109,6 +125,7 @@ impl Store {
             hashes: Arc::default(),
             identity: (0, 0),
         };
+        let file = FileSize::of(&db);
         let mut store = Store {
             s,
             options,
@@ -121,6 +138,7 @@ impl Store {
             dirty_bytes: 0,
             frozen_bytes: 0,
             frozen_index: 0,
+            file,
         };
         store.restore_small()?;
         store.restore_keys()?;
@@ -254,13 +272,19 @@ impl Store {
         self.capture_prev = on;
     }
 
-    /// Bytes up to the high-water mark, with an estimate of what waits for a checkpoint.
+    /// What the quota bounds: bytes up to the file's high-water mark, or to the one that writing what waits for a
+    /// checkpoint will lead to. That takes free pages first.
     pub fn size(&self) -> i64 {
-        (self.db.size() + self.unwritten_bytes() as u64) as i64
+        self.file.size.max(self.file.in_use + self.content_bytes()) as i64
     }
 
     pub fn size_in_use(&self) -> i64 {
-        (self.db.in_use_bytes() + self.unwritten_bytes() as u64) as i64
+        (self.file.in_use + self.content_bytes()) as i64
+    }
+
+    fn content_bytes(&self) -> u64 {
+        let Backend { active, frozen, .. } = &self.s.backend;
+        (active.content_bytes() + frozen.content_bytes()) as u64
     }
 
     /// Whether anything was applied that no checkpoint has seen.
@@ -268,7 +292,7 @@ impl Store {
         self.s.index != self.frozen_index || !self.s.backend.active.is_empty()
     }
 
-    /// Bytes of changes that wait for a checkpoint.
+    /// Memory for changes that wait for a checkpoint, at most: what was replaced or deleted meanwhile counts, too.
     pub fn overlay_bytes(&self) -> usize {
         self.dirty_bytes
     }
@@ -294,12 +318,12 @@ impl Store {
 
     pub(crate) fn set(&mut self, bucket: &'static str, key: &[u8], value: Option<Bytes>) {
         self.dirty_bytes += key.len() + value.as_ref().map_or(0, Bytes::len) + 64;
-        self.s.backend.active.other.insert((bucket, Bytes::copy_from_slice(key)), value);
+        self.s.backend.active.set(bucket, Bytes::copy_from_slice(key), value);
     }
 
     pub(crate) fn set_record(&mut self, rev: Rev, record: Record) {
         self.dirty_bytes += 17 + record.value.as_ref().map_or(0, Bytes::len) + 64;
-        self.s.backend.active.revs.insert(rev, record);
+        self.s.backend.active.set_record(rev, record);
     }
 
     pub(crate) fn with_lease(&mut self, id: i64, change: impl FnOnce(&mut crate::applied::Lease)) {
@@ -438,7 +462,7 @@ impl Store {
         drop(checkpoint);
         self.s.backend.frozen = Layer::default();
         self.frozen_bytes = 0;
-        self.s.backend.view = self.db.view();
+        self.read_from_file();
         Ok(())
     }
 
@@ -460,9 +484,15 @@ impl Store {
     pub fn defragmented(&mut self, done: Defragment) -> Result<(), Error> {
         if let Some(db) = done.made {
             self.db = db;
-            self.s.backend.view = self.db.view();
+            self.read_from_file();
         }
         Ok(())
+    }
+
+    /// Reads see the newest commit from now on.
+    fn read_from_file(&mut self) {
+        self.s.backend.view = self.db.view();
+        self.file = FileSize::of(&self.db);
     }
 }
 
