@@ -181,8 +181,9 @@ impl Store {
         self.derive_conf_state();
         for (_, value) in b.pairs(schema::LEASE)? {
             let lease = leasepb::Lease::decode(value).map_err(|e| bad("lease", &e))?;
-            let kept =
-                crate::applied::Lease { ttl: lease.ttl, remaining_ttl: lease.remaining_ttl, keys: Tree::default() };
+            // The minimum follows from this start's election timeout: a lease granted under a shorter one is raised.
+            let ttl = lease.ttl.max(self.options.min_lease_ttl);
+            let kept = crate::applied::Lease { ttl, remaining_ttl: lease.remaining_ttl, keys: Tree::default() };
             self.s.leases.insert(lease.id, kept);
         }
         Ok(())
