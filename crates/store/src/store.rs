@@ -43,6 +43,8 @@ pub struct Store {
     pub(crate) changes: Vec<Change>,
     pub(crate) capture_prev: bool,
     pub(crate) compaction: Option<Compaction>,
+    /// Revision of the compaction that follows; of several only the newest, since it covers the others.
+    next_compaction: Option<i64>,
     pub(crate) dirty_bytes: usize,
     /// Of `dirty_bytes`' kind, on their way into the page store.
     frozen_bytes: usize,
@@ -71,7 +73,7 @@ impl FileSize {
 pub(crate) struct Compaction {
     revision: i64,
     phase: Phase,
-    /// Only when the one before had finished (semantics 6.6).
+    /// Only when the one before had finished when this one was asked for (semantics 6.6).
     hasher: Option<KvHasher>,
     any_kept: bool,
 }
@@ -135,6 +137,7 @@ impl Store {
             changes: Vec::new(),
             capture_prev: false,
             compaction: None,
+            next_compaction: None,
             dirty_bytes: 0,
             frozen_bytes: 0,
             frozen_index: 0,
@@ -364,10 +367,14 @@ impl Store {
         self.compaction.is_some()
     }
 
+    /// Begins a compaction, or lets it follow the one under way: Go's queue finishes that first and keeps its hash, but
+    /// none of those that had to wait (semantics 6.6).
     pub(crate) fn begin_compaction(&mut self, revision: i64, previous: Option<i64>) {
-        // A compaction that had not finished is taken over by the newer one; its hash is not kept then.
-        let finished_before = self.compaction.is_none();
-        let hasher = previous.filter(|_| finished_before).map(|previous| KvHasher::new(revision, previous));
+        if self.compaction.is_some() {
+            self.next_compaction = Some(revision);
+            return;
+        }
+        let hasher = previous.map(|previous| KvHasher::new(revision, previous));
         self.compaction = Some(Compaction { revision, phase: Phase::Index(Bytes::new()), hasher, any_kept: false });
     }
 
@@ -390,7 +397,9 @@ impl Store {
                 }
                 None => {
                     self.finish_compaction(&c);
-                    return Ok(FINISHED);
+                    let Some(next) = self.next_compaction.take() else { return Ok(FINISHED) };
+                    self.begin_compaction(next, None);
+                    return Ok(Progress { done: false, pause });
                 }
             },
         }

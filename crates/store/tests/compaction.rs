@@ -71,3 +71,32 @@ fn a_compactions_hash_leaves_out_what_goes_even_if_only_a_tombstone_stays() {
     world.compact(3);
     assert_eq!(world.hash_kv(3), (3_681_333_679, 2));
 }
+
+fn with_history() -> World {
+    let mut world = World::new(Options::default());
+    for n in 0..40 {
+        world.put(&format!("k{}", n % 3), n.to_string()).unwrap();
+    }
+    world
+}
+
+#[test]
+fn a_compaction_finishes_and_keeps_its_hash_though_others_were_asked_for_meanwhile() {
+    let mut undisturbed = with_history();
+    undisturbed.compact(10);
+    let expected = undisturbed.hash_kv(10);
+
+    let mut world = with_history();
+    world.schedule(10).unwrap();
+    world.store.compaction_step(1).unwrap();
+    world.schedule(20).unwrap();
+    world.schedule(30).unwrap();
+    while !world.store.compaction_step(1).unwrap().done {}
+    assert_eq!(world.hash_kv(10), expected);
+    let (_, compacted) = world.hash_kv(30);
+    assert_eq!(compacted, 30, "those that waited leave no hash behind: this one is made now");
+    // … and did their work.
+    let mut other = with_history();
+    other.compact(30);
+    assert_eq!(world.publish().0.hash().unwrap(), other.publish().0.hash().unwrap());
+}
