@@ -156,25 +156,32 @@ impl Revisions<'_> {
     /// The next revision.
     pub fn advance(&mut self) -> Result<Option<(Rev, bool, Bytes)>, Error> {
         loop {
-            let heads =
-                [self.next[0].map(|(r, _)| *r), self.next[1].map(|(r, _)| *r), self.next_stored.as_ref().map(|s| s.0)];
-            let Some(rev) = heads.iter().flatten().min().copied() else { return Ok(None) };
-            let mut found = None;
-            if heads[2] == Some(rev) {
-                found = self.next_stored.take();
-                self.pull_stored()?;
-            }
-            for i in [1, 0] {
-                if heads[i] == Some(rev)
-                    && let Some((_, record)) = self.next[i]
-                {
-                    found = record.value.clone().map(|value| (rev, record.tombstone, value));
-                    self.next[i] = self.layers[i].next();
-                }
-            }
-            if found.is_some() {
-                return Ok(found);
+            match self.step()? {
+                None => return Ok(None),
+                Some((rev, Some((tombstone, value)))) => return Ok(Some((rev, tombstone, value))),
+                Some((_, None)) => {}
             }
         }
+    }
+
+    /// The next revision, be it one that was deleted and waits for a checkpoint: for those who bound their steps.
+    pub fn step(&mut self) -> Result<Option<(Rev, Option<(bool, Bytes)>)>, Error> {
+        let heads =
+            [self.next[0].map(|(r, _)| *r), self.next[1].map(|(r, _)| *r), self.next_stored.as_ref().map(|s| s.0)];
+        let Some(rev) = heads.iter().flatten().min().copied() else { return Ok(None) };
+        let mut found = None;
+        if heads[2] == Some(rev) {
+            found = self.next_stored.take().map(|(_, tombstone, value)| (tombstone, value));
+            self.pull_stored()?;
+        }
+        for i in [1, 0] {
+            if heads[i] == Some(rev)
+                && let Some((_, record)) = self.next[i]
+            {
+                found = record.value.clone().map(|value| (record.tombstone, value));
+                self.next[i] = self.layers[i].next();
+            }
+        }
+        Ok(Some((rev, found)))
     }
 }

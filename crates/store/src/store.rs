@@ -382,14 +382,14 @@ impl Store {
     pub fn compaction_step(&mut self, max: usize) -> Result<Progress, Error> {
         const FINISHED: Progress = Progress { done: true, pause: false };
         let Some(mut c) = self.compaction.take() else { return Ok(FINISHED) };
-        let pause = matches!(c.phase, Phase::Records(_));
+        let mut pause = false;
         match c.phase {
             Phase::Index(from) => {
                 let found = self.s.keys.compact(c.revision, &from, max);
                 c.any_kept |= found.keeps;
                 c.phase = found.next.map_or(Phase::Records(Rev::default()), Phase::Index);
             }
-            Phase::Records(from) => match self.compact_records(&mut c, from, max)? {
+            Phase::Records(from) => match self.compact_records(&mut c, from, max, &mut pause)? {
                 Some(next) => {
                     failpoint::point!("compactBeforeCommitBatch");
                     c.phase = Phase::Records(next);
@@ -407,12 +407,19 @@ impl Store {
         Ok(Progress { done: false, pause })
     }
 
-    fn compact_records(&mut self, c: &mut Compaction, from: Rev, max: usize) -> Result<Option<Rev>, Error> {
+    /// Answers where to go on; sets `pause` when there was anything in the page store or on its way there.
+    fn compact_records(
+        &mut self,
+        c: &mut Compaction,
+        from: Rev,
+        max: usize,
+        pause: &mut bool,
+    ) -> Result<Option<Rev>, Error> {
         failpoint::point!("compactAfterAcquiredBatchTxLock");
         let backend = self.s.backend.clone();
         let mut revisions = backend.revisions(from)?;
         let mut seen = 0;
-        while let Some((rev, tombstone, value)) = revisions.advance()? {
+        while let Some((rev, record)) = revisions.step()? {
             if rev.main > c.revision {
                 return Ok(None);
             }
@@ -420,6 +427,9 @@ impl Store {
                 return Ok(Some(rev));
             }
             seen += 1;
+            // Deleted by the compaction before, and no checkpoint has run yet: looked at, but no work for the disk.
+            let Some((tombstone, value)) = record else { continue };
+            *pause = true;
             let keep = self.s.keys.get(&key_of(&value)?).is_some_and(|h| h.keeps(rev, c.revision));
             if let Some(hasher) = &mut c.hasher {
                 hasher.add(rev, tombstone, &value, c.any_kept, || Ok(keep))?;

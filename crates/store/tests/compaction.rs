@@ -100,3 +100,17 @@ fn a_compaction_finishes_and_keeps_its_hash_though_others_were_asked_for_meanwhi
     other.compact(30);
     assert_eq!(world.publish().0.hash().unwrap(), other.publish().0.hash().unwrap());
 }
+
+#[test]
+fn records_deleted_before_are_passed_in_bounded_steps_and_without_a_pause() {
+    let mut world = World::new(Options::default());
+    for _ in 0..1000 {
+        world.put("hot", "v").unwrap();
+    }
+    world.compact(1001);
+    world.put("hot", "v").unwrap();
+    world.schedule(1002).unwrap();
+    let (paused, others) = steps(&mut world, 100);
+    // The index, 999 records that no checkpoint has removed yet and one that the first compaction kept; the last batch.
+    assert_eq!((paused, others), (1, 1 + 9 + 1));
+}
