@@ -114,3 +114,16 @@ fn records_deleted_before_are_passed_in_bounded_steps_and_without_a_pause() {
     // The index, 999 records that no checkpoint has removed yet and one that the first compaction kept; the last batch.
     assert_eq!((paused, others), (1, 1 + 9 + 1));
 }
+
+/// Go drops the record of the put and keeps the key in its index: the next read of it ends the server (docs/COMPAT.md).
+#[test]
+fn a_key_deleted_and_put_in_one_transaction_outlives_a_compaction_at_its_revision() {
+    let mut world = World::new(Options::default());
+    world.put("n3", "old").unwrap();
+    world.txn(vec![world::delete("n", "\0"), world::put("n3", "fresh")]).unwrap();
+    world.compact(3);
+    world.checkpoint();
+    let mut world = world.restart(Options::default());
+    let range = pb::RangeRequest { key: "n3".into(), ..Default::default() };
+    assert_eq!(world.publish().0.range(&range).unwrap().kvs[0].value, "fresh");
+}
