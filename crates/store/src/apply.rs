@@ -6,7 +6,7 @@ use crate::index::{Rev, Span};
 use crate::members::{ChangeContext, Downgrade, Member};
 use crate::store::Store;
 use crate::tree::Tree;
-use crate::{Error, Event, Prev, schema, validate};
+use crate::{Error, Event, History as _, Prev, schema, validate};
 use api::pb::mvccpb::KeyValue;
 use api::pb::{etcdserverpb as pb, leasepb};
 use api::raft::{ConfChange, ConfChangeKind, Entry};
@@ -537,17 +537,23 @@ impl Writing<'_> {
         self.store.with_lease(lease, |l| {
             l.keys.insert(key, Attached);
         });
-        let prev = self.prev(old.as_ref(), wanted);
+        let prev = match kv.create_revision == kv.mod_revision {
+            true => Prev::None,
+            false => self.prev(old.as_ref())?,
+        };
         self.events.push(Event::Put { kv: Arc::new(kv), prev });
         Ok(pb::PutResponse { header: None, prev_kv: old.filter(|_| r.prev_kv) })
     }
 
-    fn prev(&self, old: Option<&KeyValue>, looked: bool) -> Prev {
-        match old {
-            Some(kv) if self.store.capture_prev => Prev::Some(Arc::new(kv.clone())),
-            None if looked => Prev::None,
-            _ => Prev::Unknown,
+    /// What a watcher is told the key held before: its value one revision ago, also when this transaction has changed
+    /// the key already.
+    fn prev(&self, old: Option<&KeyValue>) -> Result<Prev, Error> {
+        let Some(kv) = old.filter(|_| self.store.capture_prev) else { return Ok(Prev::Unknown) };
+        if kv.mod_revision < self.main {
+            return Ok(Prev::Some(Arc::new(kv.clone())));
         }
+        let before = self.store.s.value_at(&kv.key, self.main - 1)?;
+        Ok(before.map_or(Prev::None, Prev::Some))
     }
 
     fn detach(&mut self, lease: i64, key: &Bytes) {
@@ -579,7 +585,7 @@ impl Writing<'_> {
         self.store.set_record(rev, Record { tombstone: true, value: Some(tombstone.encode_to_vec().into()) });
         self.detach(old.lease, key);
         let kv = Arc::new(KeyValue { mod_revision: self.main, ..tombstone });
-        let prev = self.prev(Some(&old), true);
+        let prev = self.prev(Some(&old))?;
         self.events.push(Event::Delete { kv, prev });
         Ok(Some(old))
     }

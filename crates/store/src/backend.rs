@@ -26,13 +26,50 @@ impl Weigh for Option<Bytes> {}
 pub struct Layer {
     pub revs: Tree<Rev, Record>,
     pub other: Tree<(&'static str, Bytes), Option<Bytes>>,
+    /// What the content will take in the page store.
+    content_bytes: usize,
 }
+
+/// Page store bytes of a pair beside key and value (docs: bbolt's leaf element).
+const ELEMENT_BYTES: usize = 16;
+/// … of a revision's key.
+const REVISION_BYTES: usize = 17;
 
 impl Layer {
     pub fn is_empty(&self) -> bool {
         self.revs.is_empty() && self.other.is_empty()
     }
+
+    /// Bytes that the page store takes for what the layer holds now: what was replaced or deleted again takes none,
+    /// and a deletion of something stored takes none either.
+    pub fn content_bytes(&self) -> usize {
+        self.content_bytes
+    }
+
+    pub fn set_record(&mut self, rev: Rev, record: Record) {
+        let new = pair_bytes(REVISION_BYTES, record.value.as_ref());
+        let old = self.revs.insert(rev, record).map_or(0, |old| pair_bytes(REVISION_BYTES, old.value.as_ref()));
+        self.replace(old, new);
+    }
+
+    pub fn set(&mut self, bucket: &'static str, key: Bytes, value: Option<Bytes>) {
+        let key_len = key.len();
+        let new = pair_bytes(key_len, value.as_ref());
+        let old = self.other.insert((bucket, key), value).map_or(0, |old| pair_bytes(key_len, old.as_ref()));
+        self.replace(old, new);
+    }
+
+    fn replace(&mut self, old: usize, new: usize) {
+        self.content_bytes = self.content_bytes + new - old;
+    }
 }
+
+fn pair_bytes(key_len: usize, value: Option<&Bytes>) -> usize {
+    value.map_or(0, |value| key_len + value.len() + ELEMENT_BYTES)
+}
+
+/// Tombstone or not, and its bytes; `None`: deleted.
+type Stored = Option<(bool, Bytes)>;
 
 /// All layers of one state, newest first.
 #[derive(Clone, Debug)]
@@ -122,25 +159,32 @@ impl Revisions<'_> {
     /// The next revision.
     pub fn advance(&mut self) -> Result<Option<(Rev, bool, Bytes)>, Error> {
         loop {
-            let heads =
-                [self.next[0].map(|(r, _)| *r), self.next[1].map(|(r, _)| *r), self.next_stored.as_ref().map(|s| s.0)];
-            let Some(rev) = heads.iter().flatten().min().copied() else { return Ok(None) };
-            let mut found = None;
-            if heads[2] == Some(rev) {
-                found = self.next_stored.take();
-                self.pull_stored()?;
-            }
-            for i in [1, 0] {
-                if heads[i] == Some(rev)
-                    && let Some((_, record)) = self.next[i]
-                {
-                    found = record.value.clone().map(|value| (rev, record.tombstone, value));
-                    self.next[i] = self.layers[i].next();
-                }
-            }
-            if found.is_some() {
-                return Ok(found);
+            match self.step()? {
+                None => return Ok(None),
+                Some((rev, Some((tombstone, value)))) => return Ok(Some((rev, tombstone, value))),
+                Some((_, None)) => {}
             }
         }
+    }
+
+    /// The next revision, be it one that was deleted and waits for a checkpoint: for those who bound their steps.
+    pub fn step(&mut self) -> Result<Option<(Rev, Stored)>, Error> {
+        let heads =
+            [self.next[0].map(|(r, _)| *r), self.next[1].map(|(r, _)| *r), self.next_stored.as_ref().map(|s| s.0)];
+        let Some(rev) = heads.iter().flatten().min().copied() else { return Ok(None) };
+        let mut found = None;
+        if heads[2] == Some(rev) {
+            found = self.next_stored.take().map(|(_, tombstone, value)| (tombstone, value));
+            self.pull_stored()?;
+        }
+        for i in [1, 0] {
+            if heads[i] == Some(rev)
+                && let Some((_, record)) = self.next[i]
+            {
+                found = record.value.clone().map(|value| (record.tombstone, value));
+                self.next[i] = self.layers[i].next();
+            }
+        }
+        Ok(Some((rev, found)))
     }
 }

@@ -1,13 +1,8 @@
-//! The key index: for every key its revisions, newest first to hand.
-//!
-//! A key's newest revision lives in the tree itself; older ones hang behind it in chunks, so that a clone of the tree
-//! costs the writer at most one chunk per key. `version` 0 is a tombstone. A key counts (weighs) while it lives.
+//! The key index: for every key its revisions, the newest first to hand.
 
+use crate::key_history::History;
 use crate::tree::{Tree, Weigh};
 use bytes::Bytes;
-use std::sync::Arc;
-
-const CHUNK: usize = 32;
 
 /// Main revision and the change's number inside it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,73 +18,6 @@ pub struct Item {
     pub created: i64,
     /// 0 is a tombstone.
     pub version: i64,
-}
-
-#[derive(Clone, Debug)]
-struct Chunk {
-    /// Ascending.
-    items: Vec<Item>,
-    before: Option<Arc<Chunk>>,
-}
-
-/// A key's revisions.
-#[derive(Clone, Debug, Default)]
-pub struct History {
-    pub last: Item,
-    older: Option<Arc<Chunk>>,
-}
-
-impl Weigh for History {
-    fn weight(&self) -> usize {
-        usize::from(self.last.version > 0)
-    }
-}
-
-impl History {
-    pub fn new(last: Item) -> History {
-        History { last, older: None }
-    }
-
-    pub fn push(&mut self, item: Item) {
-        let old = std::mem::replace(&mut self.last, item);
-        match &mut self.older {
-            Some(chunk) if chunk.items.len() < CHUNK => Arc::make_mut(chunk).items.push(old),
-            older => *older = Some(Arc::new(Chunk { items: vec![old], before: older.take() })),
-        }
-    }
-
-    /// Newest first.
-    fn items(&self) -> impl Iterator<Item = &Item> {
-        let chunks = std::iter::successors(self.older.as_deref(), |c| c.before.as_deref());
-        std::iter::once(&self.last).chain(chunks.flat_map(|c| c.items.iter().rev()))
-    }
-
-    /// The newest revision at or below `main`, a tombstone too.
-    pub fn at(&self, main: i64) -> Option<&Item> {
-        self.items().find(|i| i.rev.main <= main)
-    }
-
-    /// Whether compaction at `main` keeps `rev`: newer, or the newest at or below, unless a tombstone below `main`.
-    pub fn keeps(&self, rev: Rev, main: i64) -> bool {
-        rev.main > main || self.at(main).is_some_and(|i| i.rev == rev && (i.version > 0 || rev.main == main))
-    }
-
-    /// What compaction at `main` leaves; `None` when nothing.
-    fn compact(&self, main: i64) -> Option<History> {
-        let mut kept: Vec<Item> = self.items().filter(|i| i.rev.main > main).copied().collect();
-        kept.extend(self.at(main).filter(|i| i.version > 0 || i.rev.main == main));
-        let mut kept = kept.into_iter().rev();
-        let mut history = History::new(kept.next()?);
-        kept.for_each(|item| history.push(item));
-        Some(history)
-    }
-
-    fn has_old(&self, main: i64) -> bool {
-        self.last.rev.main <= main && (self.older.is_some() || self.last.version == 0)
-            || self.older.as_ref().is_some_and(|c| {
-                std::iter::successors(Some(&**c), |c| c.before.as_deref()).any(|c| c.items[0].rev.main <= main)
-            })
-    }
 }
 
 /// All keys.
@@ -165,27 +93,45 @@ impl KeyIndex {
         to - self.0.weight_before(span.key)
     }
 
-    /// Compacts up to `max` keys from `from` on; answers where to go on.
-    pub fn compact(&mut self, main: i64, from: &Bytes, max: usize) -> Option<Bytes> {
-        let mut todo = Vec::new();
-        let mut next = None;
+    /// Compacts a piece of the index: looks at `max` keys and takes off `max` chunks of revisions, at most.
+    pub fn compact(&mut self, main: i64, from: &Bytes, max: usize) -> Compacted {
+        let mut found = self.look(main, from, max);
+        let mut budget = max;
+        for key in std::mem::take(&mut found.old) {
+            if !self.0.update(key.clone(), |slot| slot.as_mut().is_none_or(|h| h.compact(main, &mut budget))) {
+                return Compacted { next: Some(key), ..found };
+            }
+            if self.get(&key).is_some_and(|h| h.is_gone(main)) {
+                self.0.remove(&key);
+            }
+        }
+        found
+    }
+
+    fn look(&self, main: i64, from: &Bytes, max: usize) -> Compacted {
+        let mut found = Compacted::default();
         for (n, (key, history)) in self.0.range_from(from).enumerate() {
             if n == max {
-                next = Some(key.clone());
+                found.next = Some(key.clone());
                 break;
             }
+            found.keeps |= history.keeps_one(main);
             if history.has_old(main) {
-                todo.push((key.clone(), history.compact(main)));
+                found.old.push(key.clone());
             }
         }
-        for (key, left) in todo {
-            match left {
-                Some(history) => drop(self.0.insert(key, history)),
-                None => drop(self.0.remove(&key)),
-            }
-        }
-        next
+        found
     }
+}
+
+/// What a piece of the index's compaction found.
+#[derive(Debug, Default)]
+pub struct Compacted {
+    /// Where to go on; `None` at the end.
+    pub next: Option<Bytes>,
+    /// Some key keeps a revision at or below the compacted one: Go's set of what is kept is not empty.
+    pub keeps: bool,
+    old: Vec<Bytes>,
 }
 
 fn extend(slot: &mut Option<History>, item: Item) {

@@ -14,6 +14,7 @@ mod backend;
 mod change;
 mod error;
 mod index;
+mod key_history;
 pub mod lessor;
 mod members;
 mod schema;

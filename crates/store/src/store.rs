@@ -43,11 +43,29 @@ pub struct Store {
     pub(crate) changes: Vec<Change>,
     pub(crate) capture_prev: bool,
     pub(crate) compaction: Option<Compaction>,
+    /// Revision of the compaction that follows; of several only the newest, since it covers the others.
+    next_compaction: Option<i64>,
     pub(crate) dirty_bytes: usize,
     /// Of `dirty_bytes`' kind, on their way into the page store.
     frozen_bytes: usize,
     /// The consistent index as the page store has it, or is about to.
     frozen_index: u64,
+    /// Without what a checkpoint under way has written.
+    file: FileSize,
+}
+
+/// Sizes of the page store's file as of the view that is read; a commit that is not taken back yet changes nothing,
+/// or its changes would count twice.
+#[derive(Clone, Copy, Debug)]
+struct FileSize {
+    size: u64,
+    in_use: u64,
+}
+
+impl FileSize {
+    fn of(db: &Db) -> FileSize {
+        FileSize { size: db.size(), in_use: db.in_use_bytes() }
+    }
 }
 
 /// A compaction under way: first the index, then the records.
@@ -55,7 +73,7 @@ pub struct Store {
 pub(crate) struct Compaction {
     revision: i64,
     phase: Phase,
-    /// Only when the one before had finished (semantics 6.6).
+    /// Only when the one before had finished when this one was asked for (semantics 6.6).
     hasher: Option<KvHasher>,
     any_kept: bool,
 }
@@ -76,6 +94,9 @@ impl std::fmt::Debug for KvHasher {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     pub done: bool,
+    /// A batch of records was deleted, and others are to get their turn before the next: as in Go, which does not
+    /// pause in the index.
+    pub pause: bool,
 }
 
 impl Store {
@@ -106,6 +127,7 @@ impl Store {
             hashes: Arc::default(),
             identity: (0, 0),
         };
+        let file = FileSize::of(&db);
         let mut store = Store {
             s,
             options,
@@ -115,9 +137,11 @@ impl Store {
             changes: Vec::new(),
             capture_prev: false,
             compaction: None,
+            next_compaction: None,
             dirty_bytes: 0,
             frozen_bytes: 0,
             frozen_index: 0,
+            file,
         };
         store.restore_small()?;
         store.restore_keys()?;
@@ -160,8 +184,9 @@ impl Store {
         self.derive_conf_state();
         for (_, value) in b.pairs(schema::LEASE)? {
             let lease = leasepb::Lease::decode(value).map_err(|e| bad("lease", &e))?;
-            let kept =
-                crate::applied::Lease { ttl: lease.ttl, remaining_ttl: lease.remaining_ttl, keys: Tree::default() };
+            // The minimum follows from this start's election timeout: a lease granted under a shorter one is raised.
+            let ttl = lease.ttl.max(self.options.min_lease_ttl);
+            let kept = crate::applied::Lease { ttl, remaining_ttl: lease.remaining_ttl, keys: Tree::default() };
             self.s.leases.insert(lease.id, kept);
         }
         Ok(())
@@ -251,13 +276,19 @@ impl Store {
         self.capture_prev = on;
     }
 
-    /// Bytes up to the high-water mark, with an estimate of what waits for a checkpoint.
+    /// What the quota bounds: bytes up to the file's high-water mark, or to the one that writing what waits for a
+    /// checkpoint will lead to. That takes free pages first.
     pub fn size(&self) -> i64 {
-        (self.db.size() + self.unwritten_bytes() as u64) as i64
+        self.file.size.max(self.file.in_use + self.content_bytes()) as i64
     }
 
     pub fn size_in_use(&self) -> i64 {
-        (self.db.in_use_bytes() + self.unwritten_bytes() as u64) as i64
+        (self.file.in_use + self.content_bytes()) as i64
+    }
+
+    fn content_bytes(&self) -> u64 {
+        let Backend { active, frozen, .. } = &self.s.backend;
+        (active.content_bytes() + frozen.content_bytes()) as u64
     }
 
     /// Whether anything was applied that no checkpoint has seen.
@@ -265,7 +296,7 @@ impl Store {
         self.s.index != self.frozen_index || !self.s.backend.active.is_empty()
     }
 
-    /// Bytes of changes that wait for a checkpoint.
+    /// Memory for changes that wait for a checkpoint, at most: what was replaced or deleted meanwhile counts, too.
     pub fn overlay_bytes(&self) -> usize {
         self.dirty_bytes
     }
@@ -291,12 +322,12 @@ impl Store {
 
     pub(crate) fn set(&mut self, bucket: &'static str, key: &[u8], value: Option<Bytes>) {
         self.dirty_bytes += key.len() + value.as_ref().map_or(0, Bytes::len) + 64;
-        self.s.backend.active.other.insert((bucket, Bytes::copy_from_slice(key)), value);
+        self.s.backend.active.set(bucket, Bytes::copy_from_slice(key), value);
     }
 
     pub(crate) fn set_record(&mut self, rev: Rev, record: Record) {
         self.dirty_bytes += 17 + record.value.as_ref().map_or(0, Bytes::len) + 64;
-        self.s.backend.active.revs.insert(rev, record);
+        self.s.backend.active.set_record(rev, record);
     }
 
     pub(crate) fn with_lease(&mut self, id: i64, change: impl FnOnce(&mut crate::applied::Lease)) {
@@ -336,29 +367,29 @@ impl Store {
         self.compaction.is_some()
     }
 
+    /// Begins a compaction, or lets it follow the one under way: Go's queue finishes that first and keeps its hash, but
+    /// none of those that had to wait (semantics 6.6).
     pub(crate) fn begin_compaction(&mut self, revision: i64, previous: Option<i64>) {
-        // A compaction that had not finished is taken over by the newer one; its hash is not kept then.
-        let finished_before = self.compaction.is_none();
-        let hasher = previous.filter(|_| finished_before).map(|previous| KvHasher::new(revision, previous));
+        if self.compaction.is_some() {
+            self.next_compaction = Some(revision);
+            return;
+        }
+        let hasher = previous.map(|previous| KvHasher::new(revision, previous));
         self.compaction = Some(Compaction { revision, phase: Phase::Index(Bytes::new()), hasher, any_kept: false });
     }
 
-    /// Does at most `max` keys or records of the compaction under way.
+    /// Does at most `max` keys, chunks of a key's revisions, or records of the compaction under way.
     pub fn compaction_step(&mut self, max: usize) -> Result<Progress, Error> {
-        let Some(mut c) = self.compaction.take() else { return Ok(Progress { done: true }) };
+        const FINISHED: Progress = Progress { done: true, pause: false };
+        let Some(mut c) = self.compaction.take() else { return Ok(FINISHED) };
+        let mut pause = false;
         match c.phase {
             Phase::Index(from) => {
-                c.phase = match self.s.keys.compact(c.revision, &from, max) {
-                    Some(next) => Phase::Index(next),
-                    None => {
-                        let all = Bytes::from_static(&[0]);
-                        let span = crate::index::Span { key: &all, end: &all };
-                        c.any_kept = self.s.keys.live(span, c.revision).next().is_some();
-                        Phase::Records(Rev::default())
-                    }
-                };
+                let found = self.s.keys.compact(c.revision, &from, max);
+                c.any_kept |= found.keeps;
+                c.phase = found.next.map_or(Phase::Records(Rev::default()), Phase::Index);
             }
-            Phase::Records(from) => match self.compact_records(&mut c, from, max)? {
+            Phase::Records(from) => match self.compact_records(&mut c, from, max, &mut pause)? {
                 Some(next) => {
                     failpoint::point!("compactBeforeCommitBatch");
                     c.phase = Phase::Records(next);
@@ -366,20 +397,29 @@ impl Store {
                 }
                 None => {
                     self.finish_compaction(&c);
-                    return Ok(Progress { done: true });
+                    let Some(next) = self.next_compaction.take() else { return Ok(FINISHED) };
+                    self.begin_compaction(next, None);
+                    return Ok(Progress { done: false, pause });
                 }
             },
         }
         self.compaction = Some(c);
-        Ok(Progress { done: false })
+        Ok(Progress { done: false, pause })
     }
 
-    fn compact_records(&mut self, c: &mut Compaction, from: Rev, max: usize) -> Result<Option<Rev>, Error> {
+    /// Answers where to go on; sets `pause` when there was anything in the page store or on its way there.
+    fn compact_records(
+        &mut self,
+        c: &mut Compaction,
+        from: Rev,
+        max: usize,
+        pause: &mut bool,
+    ) -> Result<Option<Rev>, Error> {
         failpoint::point!("compactAfterAcquiredBatchTxLock");
         let backend = self.s.backend.clone();
         let mut revisions = backend.revisions(from)?;
         let mut seen = 0;
-        while let Some((rev, tombstone, value)) = revisions.advance()? {
+        while let Some((rev, record)) = revisions.step()? {
             if rev.main > c.revision {
                 return Ok(None);
             }
@@ -387,6 +427,9 @@ impl Store {
                 return Ok(Some(rev));
             }
             seen += 1;
+            // Deleted by the compaction before, and no checkpoint has run yet: looked at, but no work for the disk.
+            let Some((tombstone, value)) = record else { continue };
+            *pause = true;
             let keep = self.s.keys.get(&key_of(&value)?).is_some_and(|h| h.keeps(rev, c.revision));
             if let Some(hasher) = &mut c.hasher {
                 hasher.add(rev, tombstone, &value, c.any_kept, || Ok(keep))?;
@@ -439,7 +482,7 @@ impl Store {
         drop(checkpoint);
         self.s.backend.frozen = Layer::default();
         self.frozen_bytes = 0;
-        self.s.backend.view = self.db.view();
+        self.read_from_file();
         Ok(())
     }
 
@@ -461,9 +504,15 @@ impl Store {
     pub fn defragmented(&mut self, done: Defragment) -> Result<(), Error> {
         if let Some(db) = done.made {
             self.db = db;
-            self.s.backend.view = self.db.view();
+            self.read_from_file();
         }
         Ok(())
+    }
+
+    /// Reads see the newest commit from now on.
+    fn read_from_file(&mut self) {
+        self.s.backend.view = self.db.view();
+        self.file = FileSize::of(&self.db);
     }
 }
 

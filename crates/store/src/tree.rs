@@ -114,6 +114,19 @@ impl<K: Ord + Clone, V: Clone + Weigh + Default> Node<K, V> {
         (result, new, right)
     }
 
+    fn floor(&self, key: &K) -> Option<(&K, &V)> {
+        #[cfg(test)]
+        FLOOR_STEPS.set(FLOOR_STEPS.get() + 1);
+        match self {
+            Node::Leaf(items) => items[..items.partition_point(|(k, _)| k <= key)].last().map(|(k, v)| (k, v)),
+            Node::Inner(branches) => {
+                // A branch's `low` may be below its smallest key: then the answer ends the branch before.
+                let below = &branches[..branches.partition_point(|b| b.low <= *key)];
+                below.iter().rev().find_map(|b| b.node.floor(key))
+            }
+        }
+    }
+
     fn remove(&mut self, key: &K) -> Option<V> {
         match self {
             Node::Leaf(items) => {
@@ -230,6 +243,11 @@ impl<K: Ord + Clone, V: Clone + Weigh + Default> Tree<K, V> {
         }
     }
 
+    /// The pair with the greatest key at or below `key`.
+    pub fn floor(&self, key: &K) -> Option<(&K, &V)> {
+        self.root.floor(key)
+    }
+
     /// All pairs from `key` on, ascending.
     pub fn range_from(&self, key: &K) -> Iter<'_, K, V> {
         let mut iter = Iter { stack: Vec::new() };
@@ -284,6 +302,17 @@ impl<'a, K, V> Iterator for Iter<'a, K, V> {
 }
 
 #[cfg(test)]
+thread_local! {
+    static FLOOR_STEPS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Nodes that [`Tree::floor`] has looked at on this thread: what tests bound.
+#[cfg(test)]
+pub fn floor_steps() -> usize {
+    FLOOR_STEPS.get()
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
@@ -317,6 +346,7 @@ mod tests {
             if step % 997 == 0 {
                 let at = draw(3000);
                 assert!(tree.range_from(&at).eq(map.range(at..)));
+                assert_eq!(tree.floor(&at), map.range(..=at).next_back());
                 let before = map.range(..at).map(|(_, v)| v.weight()).sum::<usize>();
                 assert_eq!(tree.weight_before(&at), before);
                 clones.push((tree.clone(), map.clone()));

@@ -146,7 +146,7 @@ impl<T> Member<T> {
         if self.compaction.running && self.now_ms >= self.compaction.next_ms {
             let progress = self.store.compaction_step(self.config.compaction_batch)?;
             self.compaction.running = !progress.done;
-            self.compaction.next_ms = self.now_ms + self.config.compaction_sleep_ms;
+            self.compaction.next_ms = self.now_ms + if progress.pause { self.config.compaction_sleep_ms } else { 0 };
             if progress.done {
                 self.publish_compaction();
             }

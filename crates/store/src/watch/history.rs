@@ -53,9 +53,12 @@ fn with_prev(history: &dyn History, event: &Event) -> Result<Event, Error> {
     if *event.prev() != Prev::Unknown {
         return Ok(event.clone());
     }
-    let prev = match history.value_at(&kv.key, kv.mod_revision - 1)? {
-        Some(value) => Prev::Some(value),
-        None => Prev::None,
+    let created = matches!(event, Event::Put { .. }) && kv.create_revision == kv.mod_revision;
+    // As Go, which asks for nothing when a put made the key, even if one revision ago it had been there, too: a
+    // transaction may delete and put it.
+    let prev = match created {
+        true => Prev::None,
+        false => history.value_at(&kv.key, kv.mod_revision - 1)?.map_or(Prev::None, Prev::Some),
     };
     Ok(match event {
         Event::Put { .. } => Event::Put { kv: Arc::clone(kv), prev },

@@ -409,3 +409,22 @@ impl Hub {
         self.revision
     }
 }
+
+/// Go answers no progress request of such a stream until the client cancels the watcher, which clients don't: it was
+/// cancelled (docs/COMPAT.md).
+#[test]
+fn progress_is_reported_though_a_watcher_was_cancelled_by_a_compaction() {
+    let mut h = hub(1);
+    let mut past = Past::default();
+    (0..9).for_each(|_| drop(past.put("a")));
+    past.compacted = 5;
+    h.handle(Input::Resync { revision: past.revision(), term: 3 }, &mut Vec::new());
+    let mut out = Vec::new();
+    for start in [3, 0] {
+        let request = pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create("a", "", start))) };
+        h.handle(Input::Request { stream: S, request, permitted: Ok(()) }, &mut out);
+    }
+    assert!(run(&mut h, &past, out).iter().any(|r| r.canceled && r.watch_id == 0));
+    let answer = ask(&mut h, RequestUnion::ProgressRequest(pb::WatchProgressRequest {}));
+    assert_eq!((answer[0].watch_id, answer[0].header.unwrap().revision), (-1, 10));
+}
