@@ -116,10 +116,12 @@ fn run(loaded: Loaded, words: &[String]) -> ExitCode {
         return refuse(failure);
     }
     Note::new(Level::Info, "Running: ").with("args", words.to_vec()).log();
-    match etcd::driver::run(&config) {
+    // Wrong founders must not leave a directory behind.
+    let ended = config::check_founders(&config).and_then(|()| etcd::driver::run(&config).map_err(|e| e.to_string()));
+    match ended {
         Ok(signal) => leave(signal),
-        Err(e) => {
-            Note::new(Level::Fatal, "failed to start etcd").text("error", &e.to_string()).log();
+        Err(why) => {
+            Note::new(Level::Fatal, "failed to start etcd").text("error", &why).log();
             ExitCode::FAILURE
         }
     }

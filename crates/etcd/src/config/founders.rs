@@ -49,10 +49,22 @@ fn founders(text: &str) -> Result<BTreeMap<&str, Vec<Url>>, String> {
     Ok(founders)
 }
 
+/// Whether the directory holds a log, so that nothing is founded.
 fn has_log(config: &Config) -> bool {
     let folder = config.wal_path().unwrap_or_else(|| config.data_path().join("member/wal"));
     let Ok(mut files) = std::fs::read_dir(folder) else { return false };
     files.any(|file| file.is_ok_and(|f| f.path().extension().is_some_and(|kind| kind == "wal")))
+}
+
+/// Finds out what [`local_member`] would say of a new directory while there is none yet.
+///
+/// # Errors
+/// Its error.
+pub fn check_founders(config: &Config) -> Result<(), String> {
+    if has_log(config) || config.initial_cluster_state != "new" {
+        return Ok(());
+    }
+    local_member(config).map(drop)
 }
 
 /// Looks up the host of a URL: its address, in Go's text.

@@ -312,8 +312,11 @@ fn files_are_read_as_gos_yaml_reads_them() {
     let named = |text: &str| read(text).map(|config| config.name);
     assert_eq!(named("name: a\n---\nname: b\n"), Ok("a".into()));
     assert_eq!(named("---\nname: a\n...\n: [\n"), Ok("a".into()));
-    for (text, place) in [("\tname: x", ""), ("name: x\n\tpre-vote: true", " line 2:")] {
-        let why = format!("error converting YAML to JSON: yaml:{place} found character that cannot start any token");
+    for (text, why) in [
+        ("\tname: x", "found character that cannot start any token"),
+        ("name: x\n\tpre-vote: true", "line 2: found a tab character that violates indentation"),
+    ] {
+        let why = format!("error converting YAML to JSON: yaml: {why}");
         assert_eq!(named(text), Err(Failure::Verify(why)), "{text:?}");
     }
     let config = read(

@@ -19,9 +19,8 @@ pub fn read(text: &str, config: &mut Config) -> Result<(), Failure> {
         with_snippet: false,
     };
     let text = yaml_lines::first_document(text);
-    if let Some(line) = yaml_lines::stray_tab(text) {
+    if let Some((line, why)) = yaml_lines::stray_tab(text) {
         let place = if line == 0 { String::new() } else { format!(" line {}:", line + 1) };
-        let why = "found character that cannot start any token";
         return Err(Failure::Verify(format!("error converting YAML to JSON: yaml:{place} {why}")));
     }
     let document: Value = if text.trim().is_empty() {

@@ -19,10 +19,10 @@ fn is_marker(line: &str, marker: &str) -> bool {
     line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t']))
 }
 
-/// The first line, from 0, that a tab indents, outside of quotes, brackets and block texts.
-pub fn stray_tab(text: &str) -> Option<usize> {
+/// The first line, from 0, that a tab indents, outside of quotes, brackets and block texts; and Go's word for it.
+pub fn stray_tab(text: &str) -> Option<(usize, &'static str)> {
     let mut place = Place::default();
-    text.lines().position(|line| place.is_indented_by_tab(line))
+    text.lines().enumerate().find_map(|(n, line)| place.next_line(line).map(|why| (n, why)))
 }
 
 /// Where a line starts.
@@ -33,28 +33,37 @@ struct Place {
     brackets: usize,
     /// In a block text, the indentation of the line that began it.
     block: Option<usize>,
+    /// After an unquoted text, which the next line may continue, the indentation of the line it stands in.
+    plain: Option<usize>,
 }
 
 impl Place {
-    /// Looks at the next line.
-    fn is_indented_by_tab(&mut self, line: &str) -> bool {
+    /// Looks at the next line: why it is wrong, if it is.
+    fn next_line(&mut self, line: &str) -> Option<&'static str> {
         if self.quote.is_none() && self.brackets == 0 {
             let content = line.trim_start_matches(' ');
             let indent = line.len() - content.len();
             if self.block.is_some_and(|parent| content.is_empty() || indent > parent) {
-                return false;
+                return None;
             }
             self.block = None;
-            if content.starts_with('\t') {
-                return true;
+            match self.plain {
+                _ if !content.starts_with('\t') => {}
+                Some(parent) if indent > parent => return None,
+                Some(_) => return Some("found a tab character that violates indentation"),
+                None => return Some("found character that cannot start any token"),
             }
         }
         self.follow(line);
-        false
+        None
     }
 
     /// Finds out where the line ends.
     fn follow(&mut self, line: &str) {
+        let indent = line.len() - line.trim_start_matches(' ').len();
+        if !line.is_empty() {
+            self.plain = None;
+        }
         let mut token_starts = true;
         let mut before = ' ';
         let mut chars = line.chars().peekable();
@@ -72,7 +81,10 @@ impl Place {
             let ends_word = chars.peek().is_none_or(|next| next.is_whitespace());
             match c {
                 ' ' | '\t' => {}
-                '#' if before.is_whitespace() => return,
+                '#' if before.is_whitespace() => {
+                    self.plain = None;
+                    return;
+                }
                 '"' | '\'' if token_starts => (self.quote, token_starts) = (Some(c), false),
                 '[' | '{' if token_starts || self.brackets > 0 => {
                     (self.brackets, token_starts) = (self.brackets + 1, true)
@@ -80,12 +92,13 @@ impl Place {
                 ']' | '}' if self.brackets > 0 => (self.brackets, token_starts) = (self.brackets - 1, false),
                 ',' if self.brackets > 0 => token_starts = true,
                 '|' | '>' if token_starts && self.brackets == 0 => {
-                    self.block = Some(line.len() - line.trim_start_matches(' ').len());
+                    self.block = Some(indent);
                     return;
                 }
-                ':' if ends_word || self.brackets > 0 => token_starts = true,
+                ':' if ends_word || self.brackets > 0 => (self.plain, token_starts) = (None, true),
                 '-' | '?' if token_starts && ends_word => {}
-                _ => token_starts = false,
+                _ if token_starts && self.brackets == 0 => (self.plain, token_starts) = (Some(indent), false),
+                _ => {}
             }
             before = c;
         }
@@ -114,13 +127,19 @@ mod tests {
 
     #[test]
     fn tabs_are_no_indentation() {
-        for (text, line) in [
-            ("\tname: x", Some(0)),
-            ("name: x\n\tpre-vote: true", Some(1)),
-            ("a:\n  \tb: c", Some(1)),
-            ("a: |\n  x\n\ty", Some(2)),
-            ("a: 'x'\n\t# y", Some(1)),
-            ("a: [b]\n\tc: d", Some(1)),
+        const START: &str = "found character that cannot start any token";
+        const CONTINUE: &str = "found a tab character that violates indentation";
+        for (text, found) in [
+            ("\tname: x", Some((0, START))),
+            ("name: x\n\tpre-vote: true", Some((1, CONTINUE))),
+            ("name: x\n\n\tpre-vote: true", Some((2, CONTINUE))),
+            ("name: x # c\n\tpre-vote: true", Some((1, START))),
+            ("a:\n\tb: c", Some((1, START))),
+            ("a:\n  \tb: c", Some((1, START))),
+            ("a: |\n  x\n\ty", Some((2, START))),
+            ("a: 'x'\n\t# y", Some((1, START))),
+            ("a: [b]\n\tc: d", Some((1, START))),
+            ("name: x\n  \ty\n", None),
             ("name:\tx\nb: y\t# c", None),
             ("a: |\n  x\n  \ty\n", None),
             ("a: \"x\n\ty\"\nb: c", None),
@@ -129,7 +148,7 @@ mod tests {
             ("{\n\t\"name\": \"x\"\n}", None),
             ("a: b # it's [\nc: it's {\n", None),
         ] {
-            assert_eq!(stray_tab(text), line, "{text:?}");
+            assert_eq!(stray_tab(text), found, "{text:?}");
         }
     }
 }
