@@ -3,10 +3,11 @@
 
 use api::pb::etcdserverpb as pb;
 use oxetcd_tests::ask;
-use oxetcd_tests::places::our_etcd;
+use oxetcd_tests::places::{Reference, our_etcd};
 use oxetcd_tests::process::{Launch, Refusal, Server, run, text};
 use oxetcd_tests::temp::{TempDir, copy_dir};
 use oxetcd_tests::wire::Wire;
+use rustix::process::Signal;
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -223,7 +224,7 @@ fn unusable_places_are_refused() {
     fs::write(&file, "x").expect("a writable folder");
     assert_says(&refusal(&Launch::new(&our_etcd(), &file)), "a file", 1, &["cannot access data directory", "file"]);
     let log = Launch::new(&our_etcd(), &folder.join("d")).with_flags(&["--log-outputs=/nonexistent/x.log"]);
-    assert_says(&refusal(&log), "a log in nowhere", 1, &["/nonexistent/x.log", "No such file"]);
+    assert_says(&refusal(&log), "a log in nowhere", 1, &["open /nonexistent/x.log: no such file or directory"]);
     let config = Launch::new(&our_etcd(), &folder.join("d")).with_flags(&["--config-file=/nonexistent"]);
     assert_says(&refusal(&config), "no config file", 1, &["open /nonexistent: no such file or directory"]);
 }
@@ -303,4 +304,132 @@ async fn a_stop_is_quick_and_by_the_signal_even_with_open_streams() {
     assert!(before.elapsed() < std::time::Duration::from_millis(1500), "it took {:?}", before.elapsed());
     let end = stream.next::<pb::WatchResponse>().await;
     assert!(!matches!(end, Ok(Some(_))), "the stream ends: {end:?}");
+}
+
+/// Flags and the word that our refusal holds; none: it runs.
+type Told = (&'static [&'static str], Option<&'static str>);
+
+/// Each pair of flags is given to Go etcd, too, where there is one: both serve, or both end with the same code.
+#[test]
+fn flags_are_taken_and_refused_as_by_go_etcd() {
+    let folder = TempDir::new("as-go");
+    let go = Reference::find().map(|reference| reference.program("3.7", "etcd"));
+    let mut programs = vec![our_etcd()];
+    programs.extend(go);
+    let yaml = folder.join("etcd.yaml");
+    let cases: &[Told] = &[
+        (&["--version", "foo"], Some("is not a valid flag")),
+        (&["--auto-compaction-retention="], None),
+        (&["--auto-compaction-mode=revision", "--auto-compaction-retention=1h"], None),
+        (&["--auto-compaction-retention=010"], None),
+        (&["--auto-compaction-retention=0x10"], Some("time: unknown unit")),
+        (&["--auto-compaction-mode=revision", "--auto-compaction-retention=-5"], Some("time: missing unit")),
+        (&["--log-level="], None),
+        (&["--log-level=INFO", "--log-format="], None),
+        (&["--log-level=loud"], Some("unrecognized level")),
+        (&["--log-outputs="], Some("failed to verify flags")),
+        (&["--log-outputs=nodir/x"], Some("open nodir/x: no such file or directory")),
+        (&["--auth-token="], None),
+        (&["--auth-token=foo"], Some("auth: invalid auth options")),
+        (&["--cors="], Some("invalid value")),
+        (&["--tls-min-version=foo"], Some("unexpected TLS version")),
+        (&["--cipher-suites=foo"], Some("unexpected TLS cipher suite")),
+        (&["--max-learners=-1"], Some("too many learner members")),
+        (&["--compact-hash-check-time=-1s"], Some("(set to -1s)")),
+        (&["--listen-client-urls=http://127.0.0.1:99999"], Some("address 99999: invalid port")),
+        (&["--listen-client-urls=http://:1"], Some("expected IP in URL for binding (http://:1)")),
+        (&["--advertise-client-urls=http://:1"], Some("unexpected empty host (http://:1)")),
+        (&["--initial-cluster=default=http://127.0.0.1:1"], Some("(resolved urls: ")),
+        (&["--initial-cluster= default =http://127.0.0.1:1"], Some("couldn't find local name")),
+    ];
+    for (n, (flags, word)) in cases.iter().enumerate() {
+        for (m, program) in programs.iter().enumerate() {
+            let launch = Launch::new(program, &folder.join(&format!("{n}-{m}"))).with_flags(flags);
+            compare(&launch, *word);
+        }
+    }
+    for (n, (text, word)) in [
+        ("name: default\n---\nname: [\n", None),
+        ("log-level: ''\nlog-format: ''\nlog-outputs: []\nauth-token: ''\nauto-compaction-retention: ''\n", None),
+        ("\tname: x\n", Some("found a tab character that violates indentation")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for (m, program) in programs.iter().enumerate() {
+            let mut launch = Launch::new(program, &folder.join(&format!("yaml-{n}-{m}")));
+            fs::write(&yaml, as_file(&launch) + text).expect("a writable folder");
+            launch = launch.with_flags(&[&format!("--config-file={}", yaml.display())]);
+            compare(&launch, word);
+        }
+    }
+}
+
+fn as_file(launch: &Launch) -> String {
+    let (client, peer) = (launch.client_url(), launch.peer_url());
+    format!(
+        "data-dir: {}\nlisten-client-urls: {client}\nadvertise-client-urls: {client}\nlisten-peer-urls: {peer}\n\
+         initial-advertise-peer-urls: {peer}\ninitial-cluster: default={peer}\n",
+        launch.data_dir.display()
+    )
+}
+
+fn compare(launch: &Launch, word: Option<&str>) {
+    let what = format!("{} {:?}", launch.binary.display(), launch.flags);
+    match (launch.try_start(), word) {
+        (Ok(server), None) => drop(server),
+        (Ok(_), Some(word)) => panic!("{what}: it serves, and should say {word:?}"),
+        (Err(refusal), None) => panic!("{what}: {refusal}"),
+        (Err(refusal), Some(word)) => {
+            // Wrong flags, and a log level that Go etcd panics over.
+            let code = if ["invalid value", "unrecognized level"].contains(&word) { 2 } else { 1 };
+            assert_eq!(refusal.code, Some(code), "{what}: {refusal}");
+            assert!(refusal.log.contains(word), "{what}: no {word:?} in {refusal}");
+        }
+    }
+}
+
+#[test]
+fn a_cluster_may_name_this_host_otherwise_than_the_member_does() {
+    let folder = TempDir::new("names");
+    let name = text(&run(&mut Command::new("hostname")).stdout);
+    let lookup = run(Command::new("getent").args(["ahostsv4", name.trim()]));
+    let Some(address) = text(&lookup.stdout).split_whitespace().next().map(str::to_owned) else {
+        println!("SKIPPED: this host's name has no address");
+        return;
+    };
+    let go = Reference::find().map(|reference| reference.program("3.7", "etcd"));
+    for (n, program) in [our_etcd()].into_iter().chain(go).enumerate() {
+        let launch = Launch::new(&program, &folder.join(&format!("{n}")));
+        let port = launch.peer_port;
+        let launch = launch.with_flags(&[
+            &format!("--listen-peer-urls=http://0.0.0.0:{port}"),
+            &format!("--initial-advertise-peer-urls=http://{address}:{port}"),
+            &format!("--initial-cluster=default=http://{}:{port}", name.trim()),
+        ]);
+        compare(&launch, None);
+    }
+}
+
+#[test]
+fn signals_that_go_programs_ignore_are_ignored() {
+    let folder = TempDir::new("signals");
+    let go = Reference::find().map(|reference| reference.program("3.7", "etcd"));
+    for (n, program) in [our_etcd()].into_iter().chain(go).enumerate() {
+        let server = Launch::new(&program, &folder.join(&format!("{n}"))).start();
+        for signal in ["USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "PWR", "XCPU", "XFSZ", "PIPE", "35", "64"] {
+            let kill = Command::new("kill").args(["-s", signal, &server.pid().to_string()]).status();
+            assert!(kill.is_ok_and(|status| status.success()), "kill -s {signal}");
+        }
+        assert!(
+            std::net::TcpStream::connect(server.client_address()).is_ok(),
+            "{}: {}",
+            program.display(),
+            server.log()
+        );
+        server.signal(Signal::QUIT);
+        // Nothing is left to stop, or soon will be: of two signals the one of the lower number comes first.
+        let status = server.stop();
+        assert_eq!(status.code(), Some(2), "{}: {status}", program.display());
+    }
 }

@@ -1,19 +1,42 @@
 //! The `etcd` program.
 
-use etcd::config::{self, Asked, Failure, Loaded};
-use etcd::logging::{self, Level, Note};
+use etcd::config::{self, Asked, Config, Failure, Loaded};
+use etcd::logging::{self, Level, Note, Settings};
+use rustix::process::Signal;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const MISUSE: u8 = 2;
+/// How Go's runtime ends on SIGQUIT.
+const QUIT: i32 = 2;
+/// What kills a process by default but not a Go program: its runtime takes these and does nothing.
+const UNHEEDED: [Signal; 9] = [
+    Signal::USR1,
+    Signal::USR2,
+    Signal::ALARM,
+    Signal::VTALARM,
+    Signal::PROF,
+    Signal::IO,
+    Signal::POWER,
+    Signal::XCPU,
+    Signal::XFSZ,
+];
+/// … and these. The three below them are the C library's.
+const REAL_TIME: std::ops::RangeInclusive<i32> = 35..=64;
 
 fn main() -> ExitCode {
     let words: Vec<String> = match std::env::args_os().map(std::ffi::OsString::into_string).collect() {
         Ok(words) => words,
         Err(word) => return misuse(&format!("argument {word:?} is not UTF-8")),
     };
+    if let Err(e) = take_signals() {
+        eprintln!("etcd: cannot set signal handlers: {e}");
+        return ExitCode::FAILURE;
+    }
     // A variable that is not text can't be one of ours.
     let env: Vec<(String, String)> =
         std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
@@ -40,6 +63,16 @@ fn main() -> ExitCode {
         Asked::Misuse(text) => misuse(&text),
         Asked::Run(loaded) => run(*loaded, &words),
     }
+}
+
+/// Signals as a Go program takes them; those that stop a member are the driver's.
+fn take_signals() -> std::io::Result<()> {
+    for signal in UNHEEDED.into_iter().map(Signal::as_raw).chain(REAL_TIME) {
+        // A handler that sets what nobody reads.
+        signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
+    }
+    signal_hook::flag::register_conditional_shutdown(Signal::QUIT.as_raw(), QUIT, Arc::new(AtomicBool::new(true)))?;
+    Ok(())
 }
 
 fn misuse(text: &str) -> ExitCode {
@@ -69,28 +102,33 @@ fn go_arch() -> &'static str {
 
 fn run(loaded: Loaded, words: &[String]) -> ExitCode {
     let Loaded { config, mut notes, mut failure } = loaded;
-    let Some(level) = Level::parse(&config.log_level) else {
-        return misuse(&format!("unrecognized level: {:?}", config.log_level));
-    };
-    if let Err(e) = logging::start(&config.log_outputs, level, config.log_format == "console") {
-        eprintln!("etcd: {e}");
-        return ExitCode::FAILURE;
-    }
     if failure.is_none() {
-        failure = config::validate(&config, &mut notes).err().map(Failure::Verify);
+        failure = start_log(&config).err();
+    }
+    match failure {
+        Some(Failure::Misuse(text)) => return misuse(&text),
+        // What is refused before there is a log, or because of it, is told on stderr.
+        Some(_) => logging::start(&Settings::default()).expect("stderr needs no opening"),
+        None => failure = config::validate(&config, &mut notes).err().map(Failure::Verify),
     }
     notes.into_iter().for_each(|note| note.log());
     if let Some(failure) = failure {
         return refuse(failure);
     }
     Note::new(Level::Info, "Running: ").with("args", words.to_vec()).log();
-    match etcd::driver::run(&config) {
+    // Wrong founders must not leave a directory behind.
+    let ended = config::check_founders(&config).and_then(|()| etcd::driver::run(&config).map_err(|e| e.to_string()));
+    match ended {
         Ok(signal) => leave(signal),
-        Err(e) => {
-            Note::new(Level::Fatal, "failed to start etcd").text("error", &e.to_string()).log();
+        Err(why) => {
+            Note::new(Level::Fatal, "failed to start etcd").text("error", &why).log();
             ExitCode::FAILURE
         }
     }
+}
+
+fn start_log(config: &Config) -> Result<(), Failure> {
+    logging::start(&config::log_settings(config)?).map_err(Failure::Verify)
 }
 
 fn refuse(failure: Failure) -> ExitCode {
@@ -99,7 +137,7 @@ fn refuse(failure: Failure) -> ExitCode {
         Failure::Conflict { variable } => {
             Note::new(Level::Fatal, Failure::CONFLICT).text("environment-variable", &variable).log();
         }
-        Failure::Print(text) => eprintln!("{text}"),
+        Failure::Print(text) | Failure::Misuse(text) => eprintln!("{text}"),
     }
     ExitCode::FAILURE
 }

@@ -36,7 +36,7 @@ pub struct Loaded {
     pub failure: Option<Failure>,
 }
 
-/// Why loading failed. All exit with code 1.
+/// Why loading failed. All but the last exit with code 1.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Failure {
     /// Logged as `failed to verify flags`.
@@ -45,6 +45,8 @@ pub enum Failure {
     Conflict { variable: String },
     /// Printed to stderr as it is (a bad URL list in a file).
     Print(String),
+    /// Printed to stderr with the usage; the exit code is 2.
+    Misuse(String),
 }
 
 impl Failure {
@@ -58,6 +60,7 @@ struct CommandLine {
     given: BTreeSet<&'static str>,
     config_file: String,
     notes: Vec<Note>,
+    version: bool,
     rest: Vec<String>,
 }
 
@@ -67,11 +70,14 @@ pub fn load(args: &[String], env: &[(String, String)]) -> Asked {
         Ok(line) => line,
         Err(asked) => return *asked,
     };
-    let CommandLine { config, given, mut config_file, mut notes, rest } = line;
+    let CommandLine { config, given, mut config_file, mut notes, version, rest } = line;
     let mut loaded = Loaded { config, notes: Vec::new(), failure: None };
     if let Some(extra) = rest.first() {
         loaded.failure = Some(Failure::Verify(format!("{} is not a valid flag", quote(extra))));
         return Asked::Run(Box::new(loaded));
+    }
+    if version {
+        return Asked::Version;
     }
     let variables: BTreeMap<&str, &str> = env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     if config_file.is_empty() {
@@ -93,9 +99,9 @@ fn parse_args(args: &[String]) -> Result<CommandLine, Box<Asked>> {
         given: BTreeSet::new(),
         config_file: String::new(),
         notes: Vec::new(),
+        version: false,
         rest: Vec::new(),
     };
-    let mut version = false;
     let mut words = args.iter();
     while let Some(word) = words.next() {
         let name = match word.strip_prefix("--").or_else(|| word.strip_prefix('-')) {
@@ -118,7 +124,7 @@ fn parse_args(args: &[String]) -> Result<CommandLine, Box<Asked>> {
             None => (name, None),
         };
         match name {
-            "version" => version = bool_value(name, value)?,
+            "version" => line.version = bool_value(name, value)?,
             "config-file" => line.config_file = text_value(name, value, &mut words)?.to_owned(),
             _ if IGNORED.contains(&name) => {
                 let text = "flag is no longer supported";
@@ -127,9 +133,6 @@ fn parse_args(args: &[String]) -> Result<CommandLine, Box<Asked>> {
             "h" | "help" => return Err(Box::new(Asked::Help)),
             _ => one_flag(&mut line, name, value, &mut words)?,
         }
-    }
-    if version {
-        return Err(Box::new(Asked::Version));
     }
     line.rest.extend(words.cloned());
     Ok(line)
@@ -209,11 +212,11 @@ fn from_flags_and_env(
     if discovers && !used.contains("initial-cluster") {
         config.initial_cluster.clear();
     }
-    defaults::fill(config, notes);
     if used.contains("listen-client-urls") && !used.contains("advertise-client-urls") {
-        let text = "--advertise-client-urls is required when --listen-client-urls is set explicitly";
-        return Err(Failure::Verify(text.into()));
+        // Validation tells it.
+        config.advertise_client_urls.clear();
     }
+    defaults::fill(config, notes);
     Ok(())
 }
 
@@ -280,7 +283,11 @@ fn from_file(config: &mut Config, path: &str, notes: &mut Vec<Note>) -> Result<(
     // The two timeouts a file can't hold keep their flags.
     let (read, write) = (config.raft_read_timeout, config.raft_write_timeout);
     *config = Config { raft_read_timeout: read, raft_write_timeout: write, ..Config::default() };
-    let bytes = std::fs::read_to_string(path).map_err(|e| Failure::Verify(format!("open {path}: {}", plain(&e))))?;
+    let bytes = std::fs::read_to_string(path).map_err(|e| {
+        // A directory can be opened; only reading it fails.
+        let doing = if e.kind() == std::io::ErrorKind::IsADirectory { "read" } else { "open" };
+        Failure::Verify(format!("{doing} {path}: {}", go::io_text(&e)))
+    })?;
     yaml::read(&bytes, config)?;
     let discovers = !config.discovery_srv.is_empty() || !config.discovery_endpoints.is_empty();
     if discovers && config.initial_cluster == super::table::DEFAULT_INITIAL_CLUSTER {
@@ -288,14 +295,4 @@ fn from_file(config: &mut Config, path: &str, notes: &mut Vec<Note>) -> Result<(
     }
     defaults::fill(config, notes);
     Ok(())
-}
-
-/// An operating system's error in Go's words for the common cases.
-fn plain(e: &std::io::Error) -> String {
-    match e.kind() {
-        std::io::ErrorKind::NotFound => "no such file or directory".into(),
-        std::io::ErrorKind::PermissionDenied => "permission denied".into(),
-        std::io::ErrorKind::IsADirectory => "is a directory".into(),
-        _ => e.to_string(),
-    }
 }

@@ -55,6 +55,23 @@ pub fn quote(text: &str) -> String {
     out
 }
 
+/// How `fmt` prints a list of texts with `%q`.
+pub fn quote_all(texts: &[String]) -> String {
+    let quoted: Vec<String> = texts.iter().map(|text| quote(text)).collect();
+    format!("[{}]", quoted.join(" "))
+}
+
+/// An operating system's error in Go's words for the common cases.
+pub fn io_text(e: &std::io::Error) -> String {
+    match e.kind() {
+        std::io::ErrorKind::NotFound => "no such file or directory".into(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".into(),
+        std::io::ErrorKind::IsADirectory => "is a directory".into(),
+        std::io::ErrorKind::NotADirectory => "not a directory".into(),
+        _ => e.to_string(),
+    }
+}
+
 /// `strconv.ParseBool`.
 ///
 /// # Errors
@@ -101,6 +118,18 @@ pub fn parse_int(text: &str) -> Result<i64, NumberError> {
     let magnitude = parse_uint(digits, 64)?;
     let value = if negative { -i128::from(magnitude) } else { i128::from(magnitude) };
     i64::try_from(value).map_err(|_| NumberError::Range)
+}
+
+/// `strconv.Atoi`: decimal digits and a sign, nothing else.
+///
+/// # Errors
+/// Not a number, or out of range.
+pub fn parse_decimal(text: &str) -> Result<i64, NumberError> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(NumberError::Syntax);
+    }
+    text.parse().map_err(|_| NumberError::Range)
 }
 
 fn radix_of(text: &str) -> (u32, &str) {
@@ -211,6 +240,12 @@ pub fn clamp(ns: i64) -> Duration {
     Duration::from_nanos(u64::try_from(ns).unwrap_or(0))
 }
 
+/// [`format_duration`] for one that may be negative.
+pub fn format_nanoseconds(ns: i64) -> String {
+    let sign = if ns < 0 { "-" } else { "" };
+    format!("{sign}{}", format_duration(Duration::from_nanos(ns.unsigned_abs())))
+}
+
 /// `time.Duration.String`: `1m0s`, `100ms`, `1.5s`.
 pub fn format_duration(d: Duration) -> String {
     let ns = d.as_nanos();
@@ -300,6 +335,7 @@ mod tests {
         for (ns, text) in cases {
             assert_eq!(format_duration(Duration::from_nanos(*ns)), *text);
         }
+        assert_eq!((format_nanoseconds(-1_000_000_000), format_nanoseconds(0)), ("-1s".into(), "0s".into()));
     }
 
     #[test]
@@ -336,6 +372,19 @@ mod tests {
         assert_eq!(parse_int("-9223372036854775808"), Ok(i64::MIN));
         assert_eq!(parse_int("9223372036854775808"), Err(Range));
         assert_eq!(parse_int("--1"), Err(Syntax));
+        for (text, want) in [
+            ("010", Ok(10)),
+            ("+5", Ok(5)),
+            ("-5", Ok(-5)),
+            ("0x10", Err(Syntax)),
+            ("1_0", Err(Syntax)),
+            ("", Err(Syntax)),
+            ("-", Err(Syntax)),
+            ("--5", Err(Syntax)),
+            ("9223372036854775808", Err(Range)),
+        ] {
+            assert_eq!(parse_decimal(text), want, "{text:?}");
+        }
     }
 
     #[test]

@@ -10,21 +10,25 @@
 
 mod cli;
 mod defaults;
+mod founders;
 pub mod gates;
 pub mod go;
 mod help;
 mod identity;
 pub mod table;
+mod tls;
 pub mod url;
 mod validate;
 mod yaml;
+mod yaml_lines;
 
 pub use cli::{Asked, Failure, Loaded, load, variable_of};
+pub use founders::{check_founders, local_member};
 pub use help::{USAGE, flags_help};
 pub use identity::{cluster_id, initial_member_id};
 pub use table::Config;
 pub use url::{Scheme, Url};
-pub use validate::{local_member, validate};
+pub use validate::{log_settings, validate};
 pub use yaml::read as read_file;
 
 use gates::Gate;
@@ -36,6 +40,7 @@ const DEFAULT_QUOTA_BYTES: i64 = 2 << 30;
 const DEFAULT_COMPACTION_BATCH: usize = 1000;
 const DEFAULT_COMPACTION_SLEEP: Duration = Duration::from_millis(10);
 const DEFAULT_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+const HOUR_NS: i64 = 3_600_000_000_000;
 /// Shorter ones would let idle watches burn a processor.
 const MIN_PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -93,26 +98,29 @@ impl Config {
     /// # Errors
     /// etcd's text.
     pub fn auto_compaction(&self) -> Result<Option<server::Policy>, String> {
-        let text = self.auto_compaction_retention.as_str();
-        let number = go::parse_int(text);
+        let periodic = self.compacts_by_time()?;
+        let text = match self.auto_compaction_retention.as_str() {
+            "" => "0",
+            text => text,
+        };
+        let retention = match go::parse_decimal(text) {
+            Ok(hours) if periodic && hours >= 0 => hours.saturating_mul(HOUR_NS),
+            Ok(revisions) if revisions >= 0 => revisions,
+            // In mode "revision" too: as many revisions as the duration has nanoseconds.
+            _ => go::parse_duration(text).map_err(|e| format!("error parsing CompactionRetention: {e}"))?,
+        };
+        if periodic {
+            let period_ms = u64::try_from(retention / 1_000_000).unwrap_or(0);
+            return Ok((period_ms > 0).then_some(server::Policy::Periodic { period_ms }));
+        }
+        Ok((retention > 0).then_some(server::Policy::Revision { retention }))
+    }
+
+    /// Whether `--auto-compaction-mode` is `periodic`; else it is `revision`.
+    fn compacts_by_time(&self) -> Result<bool, String> {
         match self.auto_compaction_mode.as_str() {
-            "periodic" => {
-                let ns = match number {
-                    Ok(hours) => hours.saturating_mul(3_600_000_000_000),
-                    Err(_) => {
-                        go::parse_duration(text).map_err(|e| format!("error parsing CompactionRetention: {e}"))?
-                    }
-                };
-                let period_ms = u64::try_from(ns / 1_000_000).unwrap_or(0);
-                Ok((period_ms > 0).then_some(server::Policy::Periodic { period_ms }))
-            }
-            "revision" => {
-                let retention = number.map_err(|e| {
-                    let (text, why) = (go::quote(text), e.strconv_text());
-                    format!("error parsing CompactionRetention: strconv.ParseInt: parsing {text}: {why}")
-                })?;
-                Ok((retention > 0).then_some(server::Policy::Revision { retention }))
-            }
+            "periodic" => Ok(true),
+            "revision" => Ok(false),
             "" => Err("undefined auto-compaction-mode".into()),
             other => Err(format!("unknown auto-compaction-mode {}", go::quote(other))),
         }

@@ -50,6 +50,8 @@ pub enum Slot {
     Uint32(Field<u32>),
     Int(Field<i64>),
     Duration(Field<Duration>),
+    /// A duration whose sign matters, in nanoseconds.
+    Nanoseconds(Field<i64>),
     /// Comma separated, kept in order.
     List(Field<Vec<String>>),
     /// Comma separated, sorted, without duplicates.
@@ -77,6 +79,7 @@ macro_rules! field_type {
     (Uint32) => { u32 };
     (Int) => { i64 };
     (Duration) => { Duration };
+    (Nanoseconds) => { i64 };
     (List) => { Vec<String> };
     (Set) => { Vec<String> };
     (Origins) => { Vec<String> };
@@ -235,7 +238,7 @@ settings! {
     }
     Features {
         corrupt_check_time: Duration, "corrupt-check-time", "0s", "corrupt-check-time", "Time between two comparisons of the members' data. 0: none.";
-        compact_hash_check_time: Duration, "compact-hash-check-time", "1m0s", "compact-hash-check-time", "Time between two comparisons of compaction hashes (with the gate CompactHashCheck).";
+        compact_hash_check_time: Nanoseconds, "compact-hash-check-time", "1m0s", "compact-hash-check-time", "Time between two comparisons of compaction hashes (with the gate CompactHashCheck).";
         compaction_batch_limit: Int, "compaction-batch-limit", "0", "compaction-batch-limit", "Revisions deleted in one batch of a compaction. 0: the default.";
         compaction_sleep_interval: Duration, "compaction-sleep-interval", "0s", "compaction-sleep-interval", "Pause between two batches of a compaction. 0: the default.";
         watch_progress_notify_interval: Duration, "watch-progress-notify-interval", "0s", "watch-progress-notify-interval", "Time between two progress notifications of an idle watch. 0: 10m.";
@@ -318,6 +321,9 @@ impl Flag {
             Slot::Duration(field) => {
                 *field(config) = go::clamp(go::parse_duration(text).map_err(|_| "parse error".to_owned())?);
             }
+            Slot::Nanoseconds(field) => {
+                *field(config) = go::parse_duration(text).map_err(|_| "parse error".to_owned())?;
+            }
             Slot::List(field) => *field(config) = list(text),
             Slot::Set(field) => *field(config) = set(text),
             Slot::Urls(field) if text.is_empty() => drop(field(config)),
@@ -346,14 +352,14 @@ fn list(text: &str) -> Vec<String> {
 }
 
 fn set(text: &str) -> Vec<String> {
-    let mut items = list(text);
+    let mut items: Vec<String> = text.split(',').map(str::to_owned).collect();
     items.sort();
     items.dedup();
     items
 }
 
 fn origins(text: &str) -> Result<Vec<String>, String> {
-    if text.is_empty() || text == "*" {
+    if text == "*" {
         return Ok(vec!["*".into()]);
     }
     Ok(Url::parse_list(text)?.iter().map(Url::to_string).collect())

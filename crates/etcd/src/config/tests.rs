@@ -1,7 +1,7 @@
 //! Precedence, Go-style parsing and refusals, as an operator meets them.
 
 use super::*;
-use crate::logging::Note;
+use crate::logging::{Level, Note, Settings};
 
 fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
@@ -23,7 +23,11 @@ fn verdict(line: &str) -> Result<Config, String> {
     match failure {
         Some(Failure::Verify(text)) => Err(text),
         Some(other) => panic!("{line}: {other:?}"),
-        None => validate(&config, &mut Vec::new()).map(|()| config),
+        None => match log_settings(&config) {
+            Err(Failure::Verify(text)) => Err(text),
+            Err(other) => panic!("{line}: {other:?}"),
+            Ok(_) => validate(&config, &mut Vec::new()).map(|()| config),
+        },
     }
 }
 
@@ -41,6 +45,7 @@ fn flags_are_gos() {
     assert_eq!((config.name.as_str(), config.data_dir.as_str(), config.max_txn_ops), ("c", "b", 16));
     assert!(!config.pre_vote && config.strict_reconfig_check);
     assert!(matches!(load(&words("--version"), &[]), Asked::Version));
+    assert_eq!(verdict("--version foo").unwrap_err(), "\"foo\" is not a valid flag");
     assert!(matches!(load(&words("--help"), &[]), Asked::Help));
     assert!(matches!(load(&words("-h --nonsense"), &[]), Asked::Help));
 }
@@ -64,6 +69,7 @@ fn wrong_flags_have_gos_texts() {
             "invalid value \"ftp://a:1\" for flag -listen-client-urls: URL scheme must be http, https, unix, or unixs: ftp://a:1",
         ),
         ("--feature-gates=X=true", "invalid value \"X=true\" for flag -feature-gates: unrecognized feature gate: X"),
+        ("--cors=", "invalid value \"\" for flag -cors: URL scheme must be http, https, unix, or unixs: "),
         ("--v2-deprecation=not-yet", "invalid value \"not-yet\" for flag -v2-deprecation: invalid value \"not-yet\""),
     ] {
         assert_eq!(misuse(line), text, "{line}");
@@ -119,8 +125,64 @@ fn every_bad_configuration_is_refused_with_cause_and_cure() {
             "error parsing CompactionRetention: time: unknown unit \"x\" in duration \"1x\"",
         ),
         (
-            "--auto-compaction-mode=revision --auto-compaction-retention=1h",
-            "error parsing CompactionRetention: strconv.ParseInt: parsing \"1h\": invalid syntax",
+            "--auto-compaction-retention=0x10",
+            "error parsing CompactionRetention: time: unknown unit \"x\" in duration \"0x10\"",
+        ),
+        (
+            "--auto-compaction-retention=1_0",
+            "error parsing CompactionRetention: time: unknown unit \"_\" in duration \"1_0\"",
+        ),
+        ("--auto-compaction-retention=-1", "error parsing CompactionRetention: time: missing unit in duration \"-1\""),
+        (
+            "--auto-compaction-mode=revision --auto-compaction-retention=-5",
+            "error parsing CompactionRetention: time: missing unit in duration \"-5\"",
+        ),
+        (
+            "--auto-compaction-mode=revision --auto-compaction-retention=0x5",
+            "error parsing CompactionRetention: time: unknown unit \"x\" in duration \"0x5\"",
+        ),
+        ("--auto-compaction-mode=", "undefined auto-compaction-mode"),
+        ("--compact-hash-check-time=0", "--compact-hash-check-time must be >0 (set to 0s)"),
+        ("--compact-hash-check-time=-1s", "--compact-hash-check-time must be >0 (set to -1s)"),
+        ("--listen-peer-urls=http://:1", "expected IP in URL for binding (http://:1)"),
+        ("--listen-peer-urls=http://127.0.0.1:99999", "listen tcp: address 99999: invalid port"),
+        (
+            "--initial-advertise-peer-urls=http://:1,http://a:2",
+            "--initial-advertise-peer-urls \"http://:1,http://a:2\" must be \"host:port\" (unexpected empty host (http://:1))",
+        ),
+        (
+            "--advertise-client-urls=http://:1",
+            "--advertise-client-urls \"http://:1\" must be in the format \"host:port\", \"unix:/path/to/socket\" or \"unixs:/path/to/socket\" (unexpected empty host (http://:1))",
+        ),
+        ("--tls-min-version=foo", "unexpected TLS version \"foo\" (must be one of: TLS1.2, TLS1.3)"),
+        ("--tls-max-version=TLS1.1", "unexpected TLS version \"TLS1.1\" (must be one of: TLS1.2, TLS1.3)"),
+        (
+            "--tls-min-version=TLS1.3 --tls-max-version=TLS1.2",
+            "min version (TLS1.3) is greater than max version (TLS1.2)",
+        ),
+        (
+            "--tls-min-version=TLS1.3 --cipher-suites=foo",
+            "cipher suites cannot be configured when only TLS1.3 is enabled",
+        ),
+        ("--cipher-suites=TLS_AES_128_GCM_SHA256,foo", "unexpected TLS cipher suite \"foo\""),
+        ("--max-learners=-1", "membership: too many learner members in cluster"),
+        ("--auth-token=foo", "auth: invalid auth options"),
+        ("--auth-token=simple,x", "auth: invalid auth options"),
+        (
+            "--auth-token=jwt,pub-key=a,priv-key=b",
+            "--auth-token=jwt is set, but this release of oxetcd does not have that feature yet: remove the setting, or run Go etcd",
+        ),
+        (
+            "--log-outputs=systemd/journal",
+            "--log-outputs=systemd/journal: this release can't write to the journal itself; use stderr, which systemd collects",
+        ),
+        (
+            "--log-outputs=systemd/journal,stderr",
+            "running with systemd/journal but other '--log-outputs' values ([\"stderr\" \"systemd/journal\"]) are configured with 'default'; override 'default' value with something else",
+        ),
+        (
+            "--max-request-bytes=268435457",
+            "--max-request-bytes=268435457 is more than 268435456, the most that one request may have: lower it",
         ),
         (
             "--feature-gates=LeaseCheckpointPersist=true",
@@ -155,8 +217,25 @@ fn the_local_member_must_be_in_its_initial_cluster() {
     );
     assert_eq!(
         of("--name=x --initial-cluster=x=http://127.0.0.1:1").unwrap_err(),
-        "--initial-cluster has x=http://127.0.0.1:1 but missing from --initial-advertise-peer-urls=http://localhost:2380"
+        "--initial-cluster has x=http://127.0.0.1:1 but missing from --initial-advertise-peer-urls=http://localhost:2380 (resolved urls: \"http://localhost:2380\" != \"http://127.0.0.1:1\")"
     );
+    assert_eq!(of("--initial-cluster=default=http://localhost:2380,"), Ok(vec!["http://localhost:2380".to_owned()]));
+    for (line, text) in [
+        ("--initial-cluster=", "couldn't find local name \"default\" in the initial cluster configuration"),
+        (
+            "--initial-cluster=default",
+            "error setting up initial cluster: URL scheme must be http, https, unix, or unixs: ",
+        ),
+        (
+            "--initial-cluster=default=http://localhost:2380,b=http://localhost:2380",
+            "initial cluster default=http://localhost:2380,b=http://localhost:2380 has duplicate url",
+        ),
+    ] {
+        assert_eq!(of(line).unwrap_err(), text, "{line}");
+    }
+    let padded = Config { initial_cluster: " default = http://localhost:2380".into(), ..Config::default() };
+    let text = "couldn't find local name \"default\" in the initial cluster configuration";
+    assert_eq!(local_member(&padded).unwrap_err(), text, "names keep their blanks");
     assert!(
         of("--name=x --initial-cluster=x=http://localhost:2380,y=http://b:1")
             .unwrap_err()
@@ -174,6 +253,84 @@ fn intervals_and_limits_have_etcds_defaults() {
     let config = verdict("--auto-compaction-retention=1 --quota-backend-bytes=-1").unwrap();
     assert_eq!(config.auto_compaction(), Ok(Some(server::Policy::Periodic { period_ms: 3_600_000 })));
     assert_eq!(config.quota_bytes(), -1);
+}
+
+#[test]
+fn what_go_etcd_accepts_is_accepted() {
+    for line in [
+        "--auth-token=",
+        "--auth-token=simple,a=b",
+        "--cipher-suites=TLS_RSA_WITH_AES_128_CBC_SHA,TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305",
+        "--tls-min-version= --tls-max-version=TLS1.2",
+        "--tls-min-version=TLS1.3",
+        "--max-learners=0",
+        "--initial-advertise-peer-urls=http://127.0.0.1:99999",
+        "--log-level= --log-format=",
+        "--log-level=WARNING",
+        "--log-level=dpanic",
+    ] {
+        assert!(verdict(line).is_ok(), "{line}: {:?}", verdict(line));
+    }
+}
+
+#[test]
+fn retention_is_decimal_or_a_duration_in_both_modes() {
+    let periodic = |period_ms| Some(server::Policy::Periodic { period_ms });
+    let revision = |retention| Some(server::Policy::Revision { retention });
+    for (line, policy) in [
+        ("--auto-compaction-retention=", None),
+        ("--auto-compaction-retention=010", periodic(36_000_000)),
+        ("--auto-compaction-retention=+5", periodic(18_000_000)),
+        ("--auto-compaction-retention=90m", periodic(5_400_000)),
+        ("--auto-compaction-retention=-1h", None),
+        ("--auto-compaction-mode=revision --auto-compaction-retention=", None),
+        ("--auto-compaction-mode=revision --auto-compaction-retention=1000", revision(1000)),
+        ("--auto-compaction-mode=revision --auto-compaction-retention=1h", revision(3_600_000_000_000)),
+    ] {
+        assert_eq!(verdict(line).unwrap().auto_compaction(), Ok(policy), "{line}");
+    }
+}
+
+#[test]
+fn the_log_is_what_the_settings_say_or_etcds_default() {
+    let settings = |line: &str| log_settings(&loaded(line, &[]).config);
+    assert_eq!(settings(""), Ok(Settings::default()));
+    assert_eq!(settings("--log-level= --log-format="), Ok(Settings::default()));
+    assert_eq!(log_settings(&Config { log_outputs: Vec::new(), ..Config::default() }), Ok(Settings::default()));
+    assert_eq!(settings("--log-outputs=").unwrap().outputs, [""], "no file has that name");
+    assert_eq!(settings("--log-level=loud"), Err(Failure::Misuse("unrecognized level: \"loud\"".into())));
+    let console = Settings { outputs: vec!["a".into(), "b".into()], level: Level::DPanic, console: true };
+    assert_eq!(settings("--log-outputs=b,a --log-level=DPANIC --log-format=console"), Ok(console));
+}
+
+#[test]
+fn files_are_read_as_gos_yaml_reads_them() {
+    let read = |text: &str| {
+        let mut config = Config::default();
+        read_file(text, &mut config).map(|()| config)
+    };
+    let named = |text: &str| read(text).map(|config| config.name);
+    assert_eq!(named("name: a\n---\nname: b\n"), Ok("a".into()));
+    assert_eq!(named("---\nname: a\n...\n: [\n"), Ok("a".into()));
+    for (text, why) in [
+        ("\tname: x", "found character that cannot start any token"),
+        ("name: x\n\tpre-vote: true", "line 2: found a tab character that violates indentation"),
+    ] {
+        let why = format!("error converting YAML to JSON: yaml: {why}");
+        assert_eq!(named(text), Err(Failure::Verify(why)), "{text:?}");
+    }
+    let config = read(
+        "auto-compaction-retention: ''\nlog-level: ''\nlog-format: ''\nlog-outputs: []\nauth-token: ''\ncors: ''\n\
+         host-whitelist: ''\ncompact-hash-check-time: 5\n",
+    )
+    .unwrap();
+    assert_eq!(config.compact_hash_check_time, 5);
+    assert_eq!(log_settings(&config), Ok(Settings::default()));
+    assert_eq!(validate(&config, &mut Vec::new()), Ok(()));
+    assert_eq!(config.cors, ["*"]);
+    let negative = read("compact-hash-check-time: -1000000000\n").unwrap();
+    let text = "--compact-hash-check-time must be >0 (set to -1s)";
+    assert_eq!(validate(&negative, &mut Vec::new()).unwrap_err(), text);
 }
 
 #[test]

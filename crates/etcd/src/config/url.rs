@@ -20,7 +20,7 @@ pub struct Url {
     pub scheme: Scheme,
     /// Host name or address, without the brackets of IPv6. May be empty.
     pub host: String,
-    /// 0: any free port (or none given, for a socket file).
+    /// 0: any free port (or none given, for a socket file, or one that [`has_port`](Url::has_port) denies).
     pub port: u16,
     /// What follows the authority; empty for http and https.
     pub path: String,
@@ -54,11 +54,8 @@ impl Url {
         }
         let port = match port {
             None | Some("") => 0,
-            Some(digits) => match digits.parse() {
-                Ok(port) => port,
-                Err(_) if matches!(scheme, Scheme::Unix | Scheme::Unixs) => 0,
-                Err(_) => return Err(format!("parse {}: invalid port {} after host", quote(text), quote(digits))),
-            },
+            // Only listening needs a port that exists.
+            Some(digits) => digits.parse().unwrap_or(0),
         };
         Ok(Url {
             text: text.to_owned(),
@@ -91,6 +88,26 @@ impl Url {
         &self.authority
     }
 
+    /// Whether the number after the host, if any, is one that a port can have.
+    pub fn has_port(&self) -> bool {
+        self.port_text().is_none_or(|digits| digits.is_empty() || digits.parse::<u16>().is_ok())
+    }
+
+    /// What stands after the host.
+    pub fn port_text(&self) -> Option<&str> {
+        split_host_port(&self.authority).1
+    }
+
+    /// The scheme as Go's `url.Parse` has it.
+    pub fn scheme_text(&self) -> &'static str {
+        match self.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+            Scheme::Unix => "unix",
+            Scheme::Unixs => "unixs",
+        }
+    }
+
     /// Whether connections are encrypted.
     pub fn is_tls(&self) -> bool {
         matches!(self.scheme, Scheme::Https | Scheme::Unixs)
@@ -115,6 +132,11 @@ impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+/// The URLs as one flag would have them.
+pub fn joined(urls: &[Url]) -> String {
+    urls.iter().map(Url::as_str).collect::<Vec<_>>().join(",")
 }
 
 struct Parts<'a> {
@@ -200,6 +222,9 @@ mod tests {
         assert_eq!(Url::parse("http://u@127.0.0.1:1").unwrap().host, "127.0.0.1");
         assert_eq!(Url::parse("http://127.0.0.1:1?").unwrap().as_str(), "http://127.0.0.1:1?");
         assert_eq!(Url::parse("http://:80").unwrap().host, "");
+        let u = Url::parse("http://127.0.0.1:99999").unwrap();
+        assert_eq!((u.has_port(), u.port_text(), u.as_str()), (false, Some("99999"), "http://127.0.0.1:99999"));
+        assert!(Url::parse("http://a:0").unwrap().has_port() && Url::parse("http://a:").unwrap().has_port());
     }
 
     #[test]

@@ -1,14 +1,18 @@
 //! Checks of a loaded configuration, in etcd's order and words (reference/server-config.md section 5), and what this
 //! release can't do yet.
 
+use super::cli::Failure;
 use super::gates::Gate;
-use super::go::{format_duration, quote};
+use super::go::{format_duration, format_nanoseconds, quote, quote_all};
 use super::table::{Config, FLAGS};
-use super::url::{Scheme, Url};
-use crate::logging::{Level, Note};
+use super::tls;
+use super::url::{Scheme, Url, joined};
+use crate::logging::{Level, Note, Settings};
 use std::net::IpAddr;
 use std::time::Duration;
 
+const DEFAULT_OUTPUT: &str = "default";
+const JOURNAL: &str = "systemd/journal";
 const MAX_ELECTION_MS: u64 = 50_000;
 const RECOMMENDED_QUOTA: i64 = 8 << 30;
 const RECOMMENDED_REQUEST: u64 = 10 << 20;
@@ -42,7 +46,6 @@ const UNSUPPORTED: &[&str] = &[
     "peer-auto-tls",
     "peer-crl-file",
     "peer-skip-client-san-verification",
-    "auth-token",
     "listen-client-http-urls",
     "listen-metrics-urls",
     "enable-pprof",
@@ -57,7 +60,6 @@ const UNSUPPORTED: &[&str] = &[
 /// # Errors
 /// The first thing wrong, to be logged as `failed to verify flags`.
 pub fn validate(config: &Config, notes: &mut Vec<Note>) -> Result<(), String> {
-    logging(config)?;
     for url in config.listen_peer_urls.iter().chain(&config.listen_client_urls) {
         listen_url(url)?;
     }
@@ -66,43 +68,79 @@ pub fn validate(config: &Config, notes: &mut Vec<Note>) -> Result<(), String> {
         return Err(format!("unexpected clusterState {}", quote(&config.initial_cluster_state)));
     }
     timing(config)?;
-    config.auto_compaction()?;
+    if config.advertise_client_urls.is_empty() {
+        return Err("--advertise-client-urls is required when --listen-client-urls is set explicitly".into());
+    }
+    config.compacts_by_time()?;
     if config.enabled(Gate::LeaseCheckpointPersist) && !config.enabled(Gate::LeaseCheckpoint) {
         let text = "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint";
         return Err(text.into());
     }
-    if config.compact_hash_check_time.is_zero() {
-        return Err("--compact-hash-check-time must be >0 (set to 0s)".into());
+    if config.compact_hash_check_time <= 0 {
+        let given = format_nanoseconds(config.compact_hash_check_time);
+        return Err(format!("--compact-hash-check-time must be >0 (set to {given})"));
     }
+    tls::versions(config)?;
     limits(config)?;
     unsupported(config)?;
+    // What Go etcd finds out while it starts.
+    ports(config)?;
+    config.auto_compaction()?;
+    tls::cipher_suites(config)?;
+    auth_token(&config.auth_token)?;
+    if config.max_learners < 0 {
+        return Err("membership: too many learner members in cluster".into());
+    }
     warnings(config, notes);
     Ok(())
 }
 
-fn logging(config: &Config) -> Result<(), String> {
+/// The log that `config` asks for. It comes before everything else: what is wrong with the rest shall be read there.
+///
+/// # Errors
+/// The first thing wrong with its settings. A bad level makes Go etcd panic: code 2.
+pub fn log_settings(config: &Config) -> Result<Settings, Failure> {
+    let refused = |text: String| Err(Failure::Verify(text));
     match config.logger.as_str() {
         "zap" => {}
-        "capnslog" => return Err("--logger=capnslog is removed in v3.5".into()),
-        other => return Err(format!("unknown logger option {}", quote(other))),
+        "capnslog" => return refused("--logger=capnslog is removed in v3.5".into()),
+        other => return refused(format!("unknown logger option {}", quote(other))),
     }
-    if config.log_outputs.len() > 1 && config.log_outputs.iter().any(|o| o == "default") {
-        return Err("multi logoutput for \"default\" is not supported yet".into());
+    let outputs = &config.log_outputs;
+    if outputs.len() > 1 && outputs.iter().any(|o| o == DEFAULT_OUTPUT) {
+        return refused("multi logoutput for \"default\" is not supported yet".into());
     }
-    if let Some(journal) = config.log_outputs.iter().find(|o| *o == "systemd/journal") {
-        return Err(format!(
-            "--log-outputs={journal}: this release can't write to the journal itself; use stderr, which systemd collects"
-        ));
+    if outputs.iter().any(|o| o == JOURNAL) {
+        return refused(journal(outputs));
     }
-    match config.log_format.as_str() {
-        "json" | "console" => Ok(()),
-        other => Err(format!("unknown log format: {other}, supported values json, console")),
+    let Some(level) = Level::parse(&config.log_level) else {
+        return Err(Failure::Misuse(format!("unrecognized level: {}", quote(&config.log_level))));
+    };
+    let console = match config.log_format.as_str() {
+        "json" | "" => false,
+        "console" => true,
+        other => return refused(format!("unknown log format: {other}, supported values json, console")),
+    };
+    let outputs = if outputs.is_empty() { vec![DEFAULT_OUTPUT.into()] } else { outputs.clone() };
+    Ok(Settings { outputs, level, console })
+}
+
+fn journal(outputs: &[String]) -> String {
+    if outputs.len() > 1 {
+        return format!(
+            "running with systemd/journal but other '--log-outputs' values ({}) are configured with 'default'; override \
+             'default' value with something else",
+            quote_all(outputs)
+        );
     }
+    format!(
+        "--log-outputs={JOURNAL}: this release can't write to the journal itself; use stderr, which systemd collects"
+    )
 }
 
 fn listen_url(url: &Url) -> Result<(), String> {
     let named = !matches!(url.scheme, Scheme::Unix | Scheme::Unixs)
-        && !matches!(url.host.as_str(), "" | "localhost")
+        && url.host != "localhost"
         && url.host.parse::<IpAddr>().is_err();
     if named { Err(format!("expected IP in URL for binding ({url})")) } else { Ok(()) }
 }
@@ -111,18 +149,42 @@ fn advertised(config: &Config) -> Result<(), String> {
     let bare = |url: &&Url| matches!(url.scheme, Scheme::Http | Scheme::Https) && url.host.is_empty();
     if let Some(url) = config.initial_advertise_peer_urls.iter().find(bare) {
         return Err(format!(
-            "--initial-advertise-peer-urls {} must be \"host:port\" (missing host in address)",
-            quote(url.as_str())
+            "--initial-advertise-peer-urls {} must be \"host:port\" (unexpected empty host ({url}))",
+            quote(&joined(&config.initial_advertise_peer_urls))
         ));
     }
     if let Some(url) = config.advertise_client_urls.iter().find(bare) {
         return Err(format!(
             "--advertise-client-urls {} must be in the format \"host:port\", \"unix:/path/to/socket\" or \
-             \"unixs:/path/to/socket\" (missing host in address)",
-            quote(url.as_str())
+             \"unixs:/path/to/socket\" (unexpected empty host ({url}))",
+            quote(&joined(&config.advertise_client_urls))
         ));
     }
     Ok(())
+}
+
+/// Peers' addresses are not listened on yet; a wrong one is refused all the same.
+fn ports(config: &Config) -> Result<(), String> {
+    let mut urls = config.listen_peer_urls.iter().chain(&config.listen_client_urls);
+    let wrong = urls.find(|u| u.socket_path().is_none() && !u.has_port());
+    wrong.map_or(Ok(()), |u| Err(format!("listen tcp: address {}: invalid port", u.port_text().unwrap_or_default())))
+}
+
+/// `kind[,option=value…]`; nothing at all: no tokens.
+fn auth_token(text: &str) -> Result<(), String> {
+    let mut parts = text.split(',');
+    let kind = parts.next().unwrap_or_default();
+    let mut options = std::collections::BTreeSet::new();
+    let well_formed = parts.all(|part| match part.split_once('=') {
+        Some((option, value)) => !value.contains('=') && options.insert(option),
+        None => false,
+    });
+    match kind {
+        _ if !well_formed => Err("auth: invalid auth options".into()),
+        "" | "simple" => Ok(()),
+        "jwt" => Err(lacks("--auth-token=jwt")),
+        _ => Err("auth: invalid auth options".into()),
+    }
 }
 
 fn timing(config: &Config) -> Result<(), String> {
@@ -163,9 +225,7 @@ fn unsupported(config: &Config) -> Result<(), String> {
     for flag in FLAGS.iter().filter(|f| UNSUPPORTED.contains(&f.name) || (f.name.is_empty())) {
         if flag.is_set(config) {
             let name = if flag.name.is_empty() { flag.key.to_owned() } else { format!("--{}", flag.name) };
-            return Err(format!(
-                "{name} is set, but this release of oxetcd does not have that feature yet: remove the setting, or run Go etcd"
-            ));
+            return Err(lacks(&name));
         }
     }
     let urls = [&config.listen_client_urls, &config.listen_peer_urls, &config.initial_advertise_peer_urls];
@@ -175,6 +235,12 @@ fn unsupported(config: &Config) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+fn lacks(setting: &str) -> String {
+    format!(
+        "{setting} is set, but this release of oxetcd does not have that feature yet: remove the setting, or run Go etcd"
+    )
 }
 
 fn warnings(config: &Config, notes: &mut Vec<Note>) {
@@ -204,46 +270,4 @@ fn warnings(config: &Config, notes: &mut Vec<Note>) {
                     into issue when multiple members have the same default name";
         notes.push(Note::new(Level::Warn, text).text("name", &config.name));
     }
-}
-
-/// The local member's peer URLs in `--initial-cluster`, checked against what it advertises.
-///
-/// # Errors
-/// etcd's texts for a new directory.
-pub fn local_member(config: &Config) -> Result<Vec<String>, String> {
-    if config.initial_cluster.is_empty() {
-        return Err("initial cluster unset and no discovery endpoints found".into());
-    }
-    let mut own: Vec<Url> = Vec::new();
-    let (mut others, mut seen) = (false, std::collections::BTreeSet::new());
-    for pair in config.initial_cluster.split(',') {
-        let Some((name, url)) = pair.split_once('=').filter(|(n, u)| !n.is_empty() && !u.is_empty()) else {
-            return Err(format!("error setting up initial cluster: empty URL given for {}", quote(pair)));
-        };
-        let url = Url::parse(url).map_err(|e| format!("error setting up initial cluster: {e}"))?;
-        if !seen.insert(url.clone()) {
-            return Err(format!("initial cluster {} has duplicate url", config.initial_cluster));
-        }
-        match name.trim() == config.name {
-            true => own.push(url),
-            false => others = true,
-        }
-    }
-    if own.is_empty() {
-        return Err(format!("couldn't find local name {} in the initial cluster configuration", quote(&config.name)));
-    }
-    own.sort();
-    let join = |urls: &[Url]| urls.iter().map(Url::as_str).collect::<Vec<_>>().join(",");
-    if own != config.initial_advertise_peer_urls {
-        return Err(format!(
-            "--initial-cluster has {}={} but missing from --initial-advertise-peer-urls={}",
-            config.name,
-            join(&own),
-            join(&config.initial_advertise_peer_urls)
-        ));
-    }
-    if others {
-        return Err("--initial-cluster names other members too, but this release of oxetcd serves clusters of one member: name only this one, or run Go etcd".into());
-    }
-    Ok(own.iter().map(Url::to_string).collect())
 }

@@ -4,6 +4,7 @@
 use super::cli::Failure;
 use super::go;
 use super::table::{Config, FLAGS, Flag, Slot};
+use super::yaml_lines;
 use serde_json::{Map, Value};
 use serde_saphyr::DuplicateKeyPolicy;
 
@@ -17,6 +18,11 @@ pub fn read(text: &str, config: &mut Config) -> Result<(), Failure> {
         legacy_octal_numbers: true,
         with_snippet: false,
     };
+    let text = yaml_lines::first_document(text);
+    if let Some((line, why)) = yaml_lines::stray_tab(text) {
+        let place = if line == 0 { String::new() } else { format!(" line {}:", line + 1) };
+        return Err(Failure::Verify(format!("error converting YAML to JSON: yaml:{place} {why}")));
+    }
     let document: Value = if text.trim().is_empty() {
         Value::Null
     } else {
@@ -67,6 +73,7 @@ fn setting(flag: &Flag, value: &Value, config: &mut Config) -> Result<(), Failur
             *field(config) = number.ok_or_else(|| wrong(flag, value))?;
         }
         Slot::Int(field) => *field(config) = signed(value).ok_or_else(|| wrong(flag, value))?,
+        Slot::Nanoseconds(field) => *field(config) = signed(value).ok_or_else(|| wrong(flag, value))?,
         Slot::Duration(field) => *field(config) = go::clamp(signed(value).ok_or_else(|| wrong(flag, value))?),
         // A bad state is told by validation; v2's phases are not looked at.
         Slot::Text(field) | Slot::State(field) | Slot::Fallback(field) | Slot::V2(field) => {
@@ -82,6 +89,9 @@ fn setting(flag: &Flag, value: &Value, config: &mut Config) -> Result<(), Failur
         Slot::Gates(_) => flag.set(config, text(flag, value)?).map_err(Failure::Verify)?,
         Slot::Urls(_) | Slot::Origins(_) | Slot::Set(_) => {
             let text = text(flag, value)?;
+            if text.is_empty() {
+                return Ok(());
+            }
             // etcd names the wrong key here; scripts match on the text.
             let shown = if key == "advertise-client-urls" { "advertise-peer-urls" } else { key };
             flag.set(config, text)
@@ -119,7 +129,8 @@ fn whole(value: &Value) -> Option<i128> {
 
 fn wrong(flag: &Flag, value: &Value) -> Failure {
     let go = go_type(flag);
-    let numeric = matches!(flag.slot, Slot::Uint(_) | Slot::Uint32(_) | Slot::Int(_) | Slot::Duration(_));
+    let numeric =
+        matches!(flag.slot, Slot::Uint(_) | Slot::Uint32(_) | Slot::Int(_) | Slot::Duration(_) | Slot::Nanoseconds(_));
     match value {
         Value::Number(n) if numeric => mismatch(flag.key, &format!("number {n}"), go),
         other => mismatch(flag.key, &kind(other), go),
@@ -182,7 +193,7 @@ fn go_type(flag: &Flag) -> &'static str {
         Slot::Uint32(_) => "uint32",
         Slot::Int(_) if flag.key == "quota-backend-bytes" => "int64",
         Slot::Int(_) => "int",
-        Slot::Duration(_) => "time.Duration",
+        Slot::Duration(_) | Slot::Nanoseconds(_) => "time.Duration",
         Slot::List(_) => "[]string",
         Slot::Set(_) if flag.key == "log-outputs" => "[]string",
         Slot::V2(_) => "config.V2DeprecationEnum",

@@ -19,6 +19,11 @@ pub use start::run;
 use api::pb::etcdserverpb as pb;
 use arc_swap::ArcSwap;
 use server::Response;
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use store::Applied;
@@ -70,10 +75,41 @@ impl Clock {
 /// Tells whoever waits that the member serves: the log line that scripts match, and `READY=1` to systemd.
 fn ready() {
     tracing::info!("ready to serve client requests");
-    if let Some(socket) = std::env::var_os("NOTIFY_SOCKET")
-        && let Ok(out) = std::os::unix::net::UnixDatagram::unbound()
-        && let Err(e) = out.send_to(b"READY=1", &socket)
+    if let Some(socket) = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())
+        && let Err(e) = notify(&socket)
     {
         tracing::warn!(error = %e, "failed to notify systemd for readiness");
+    }
+}
+
+/// `@name` is a socket without a file, in the kernel's abstract names.
+fn notify(socket: &OsStr) -> io::Result<()> {
+    let address = match socket.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(socket)?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systemd_is_notified_by_files_and_by_abstract_names() {
+        let name = format!("oxetcd-notify-{}", std::process::id());
+        let file = std::env::temp_dir().join(&name);
+        for (address, variable) in [
+            (SocketAddr::from_abstract_name(&name).unwrap(), format!("@{name}").into()),
+            (SocketAddr::from_pathname(&file).unwrap(), file.clone().into_os_string()),
+        ] {
+            let systemd = UnixDatagram::bind_addr(&address).unwrap();
+            notify(&variable).unwrap();
+            let mut told = [0; 16];
+            let len = systemd.recv(&mut told).unwrap();
+            assert_eq!(&told[..len], b"READY=1", "{variable:?}");
+        }
+        std::fs::remove_file(&file).unwrap();
+        assert!(notify(file.as_os_str()).is_err());
     }
 }

@@ -6,6 +6,7 @@ mod layer;
 
 pub use layer::Zap;
 
+use crate::config::go::{self, quote};
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -28,6 +29,7 @@ pub enum Level {
     Info,
     Warn,
     Error,
+    DPanic,
     Panic,
     Fatal,
 }
@@ -40,15 +42,24 @@ impl Level {
             Level::Info => "info",
             Level::Warn => "warn",
             Level::Error => "error",
+            Level::DPanic => "dpanic",
             Level::Panic => "panic",
             Level::Fatal => "fatal",
         }
     }
 
-    /// What `--log-level` takes.
+    /// What `--log-level` takes: zap's names in any case, `warning`, and nothing for `info`.
     pub fn parse(text: &str) -> Option<Level> {
-        let all = [Level::Debug, Level::Info, Level::Warn, Level::Error, Level::Panic, Level::Fatal];
-        all.into_iter().find(|l| l.name() == text.to_ascii_lowercase())
+        Some(match text.to_lowercase().as_str() {
+            "debug" => Level::Debug,
+            "info" | "" => Level::Info,
+            "warn" | "warning" => Level::Warn,
+            "error" => Level::Error,
+            "dpanic" => Level::DPanic,
+            "panic" => Level::Panic,
+            "fatal" => Level::Fatal,
+            _ => return None,
+        })
     }
 }
 
@@ -103,29 +114,72 @@ struct Outputs {
     counts: HashMap<u64, u64>,
 }
 
-/// Sets the log up, once for the process.
+/// What the log shall be like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `default`, `stderr`, `stdout`, files.
+    pub outputs: Vec<String>,
+    pub level: Level,
+    /// Columns instead of JSON.
+    pub console: bool,
+}
+
+impl Default for Settings {
+    /// The log of a start whose own settings are no good.
+    fn default() -> Settings {
+        Settings { outputs: vec!["default".into()], level: Level::Info, console: false }
+    }
+}
+
+/// Sets the log up, once for the process. Without outputs, or past an error, nothing is set up.
 ///
 /// # Errors
-/// An output can't be opened; named.
-pub fn start(outputs: &[String], level: Level, console: bool) -> io::Result<()> {
-    let mut sinks: Vec<Box<dyn Write + Send>> = Vec::new();
-    for output in outputs {
-        sinks.push(match output.as_str() {
-            "default" | "stderr" => Box::new(io::stderr()),
-            "stdout" => Box::new(io::stdout()),
-            path => {
-                let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
-                Box::new(file.map_err(|e| io::Error::new(e.kind(), format!("--log-outputs: {path}: {e}")))?)
-            }
-        });
-    }
+/// Outputs can't be opened; in zap's words.
+pub fn start(settings: &Settings) -> Result<(), String> {
+    let sinks = sinks(&settings.outputs)?;
     let outputs = Mutex::new(Outputs { sinks, second: 0, counts: HashMap::new() });
-    if LOG.set(Log { level, console, outputs }).is_ok() {
+    if LOG.set(Log { level: settings.level, console: settings.console, outputs }).is_ok() {
         use tracing_subscriber::layer::SubscriberExt as _;
         let subscriber = tracing_subscriber::registry().with(Zap);
-        tracing::subscriber::set_global_default(subscriber).map_err(io::Error::other)?;
+        tracing::subscriber::set_global_default(subscriber).map_err(|e| e.to_string())?;
     }
     Ok(())
+}
+
+type Sink = Box<dyn Write + Send>;
+
+fn sinks(outputs: &[String]) -> Result<Vec<Sink>, String> {
+    // As in etcd, it silences the others too.
+    if outputs.iter().any(|output| output == "/dev/null") {
+        return Ok(vec![Box::new(io::sink())]);
+    }
+    let (mut sinks, mut errors) = (Vec::new(), Vec::new());
+    for output in outputs {
+        match sink(output) {
+            Ok(sink) => sinks.push(sink),
+            Err(why) => errors.push(format!("open sink {}: {why}", quote(output))),
+        }
+    }
+    if errors.is_empty() { Ok(sinks) } else { Err(errors.join("; ")) }
+}
+
+fn sink(output: &str) -> Result<Sink, String> {
+    let path = match output {
+        "default" | "stderr" => return Ok(Box::new(io::stderr())),
+        "stdout" => return Ok(Box::new(io::stdout())),
+        path => file_of(path)?,
+    };
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    Ok(Box::new(file.map_err(|e| format!("open {path}: {}", go::io_text(&e)))?))
+}
+
+/// The file that an output names: a path, or a URL of one as zap takes it.
+fn file_of(output: &str) -> Result<&str, String> {
+    match output.split_once("://") {
+        Some(("file", rest)) => Ok(rest.strip_prefix("localhost").unwrap_or(rest)),
+        Some((scheme, _)) if !output.starts_with('/') => Err(format!("no sink found for scheme {}", quote(scheme))),
+        _ => Ok(output),
+    }
 }
 
 /// `folder/file.rs:line`, as zap shortens it.
@@ -219,6 +273,46 @@ mod tests {
         assert_eq!(line.matches('\n').count(), 1);
         let parsed: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(parsed["quota-size"], "2.1 GB\n");
+    }
+
+    #[test]
+    fn levels_are_what_zap_takes() {
+        for (text, level) in [
+            ("", Some(Level::Info)),
+            ("WARN", Some(Level::Warn)),
+            ("WaRning", Some(Level::Warn)),
+            ("dpanic", Some(Level::DPanic)),
+            ("Debug", Some(Level::Debug)),
+            ("fatal", Some(Level::Fatal)),
+            (" info", None),
+            ("trace", None),
+        ] {
+            assert_eq!(Level::parse(text), level, "{text:?}");
+        }
+        assert!(Level::Error < Level::DPanic && Level::DPanic < Level::Panic);
+    }
+
+    #[test]
+    fn outputs_that_cannot_be_opened_are_told_in_zaps_words() {
+        let why = |outputs: &[&str]| {
+            let outputs: Vec<String> = outputs.iter().map(|&o| o.to_owned()).collect();
+            sinks(&outputs).err()
+        };
+        for (outputs, text) in [
+            (&[""][..], "open sink \"\": open : no such file or directory"),
+            (&["nodir/x"], "open sink \"nodir/x\": open nodir/x: no such file or directory"),
+            (
+                &["nodir/x", "stdout", "nodir/y"],
+                "open sink \"nodir/x\": open nodir/x: no such file or directory; open sink \"nodir/y\": open nodir/y: no such file or directory",
+            ),
+            (&["x://y"], "open sink \"x://y\": no sink found for scheme \"x\""),
+            (&["/"], "open sink \"/\": open /: is a directory"),
+        ] {
+            assert_eq!(why(outputs).as_deref(), Some(text), "{outputs:?}");
+        }
+        assert_eq!(why(&["nodir/x", "/dev/null"]), None, "/dev/null silences all");
+        assert_eq!(why(&["default", "stdout"]), None);
+        assert_eq!(file_of("file:///tmp/log"), Ok("/tmp/log"));
     }
 
     #[test]
