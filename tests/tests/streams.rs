@@ -103,9 +103,15 @@ async fn status_of(server: &Server, path: &str, message: &[u8], timeout: &str) -
     let length = u32::try_from(message.len()).expect("a short message").to_be_bytes();
     let body = Bytes::from([&[0], &length[..], message].concat());
     let headers = [("content-type", "application/grpc"), ("te", "trailers"), ("grpc-timeout", timeout)];
-    let answer = oxetcd_tests::http::post(&server.client_address(), path, &headers, body).await.expect("an answer");
-    let status = answer.fields.into_iter().find(|(name, _)| name == "grpc-status");
-    status.map(|(_, code)| code).unwrap_or_default()
+    match oxetcd_tests::http::post(&server.client_address(), path, &headers, body).await {
+        Ok(answer) => {
+            let status = answer.fields.into_iter().find(|(name, _)| name == "grpc-status");
+            status.map(|(_, code)| code).unwrap_or_default()
+        }
+        // Go resets the stream when the time is over, and its status may come too late for it.
+        Err(e) if e.contains("stream no longer needed") => "4".into(),
+        Err(e) => e,
+    }
 }
 
 #[tokio::test]
