@@ -328,6 +328,8 @@ fn files_are_read_as_gos_yaml_reads_them() {
     assert_eq!(log_settings(&config), Ok(Settings::default()));
     assert_eq!(validate(&config, &mut Vec::new()), Ok(()));
     assert_eq!(config.cors, ["*"]);
+    let cors = "unexpected error setting up cors: URL scheme must be http, https, unix, or unixs: foo";
+    assert_eq!(named("cors: foo"), Err(Failure::Print(cors.into())));
     let negative = read("compact-hash-check-time: -1000000000\n").unwrap();
     let text = "--compact-hash-check-time must be >0 (set to -1s)";
     assert_eq!(validate(&negative, &mut Vec::new()).unwrap_err(), text);
