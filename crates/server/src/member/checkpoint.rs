@@ -110,6 +110,7 @@ impl<T> Member<T> {
         let snapshot_due = index > c.snapshot_index && (c.force_snapshot || behind > self.config.snapshot_count);
         let Some(snapshotter) = self.checkpointing.snapshotter.take() else { return Ok(()) };
         let checkpoint = self.store.freeze();
+        self.compaction.frozen();
         let defragment = match self.checkpointing.defragments.is_empty() {
             true => None,
             false => Some(self.store.defragment()),

@@ -10,13 +10,19 @@ use store::{Effect, Reply};
 pub struct Compacting<T> {
     running: bool,
     next_ms: u64,
-    /// Clients that wait until the deletion up to their revision is done and durable.
-    waiting: Vec<(T, Result<pb::CompactionResponse, api::Error>)>,
+    /// Clients that wait until the deletion up to their revision is done …
+    waiting: Vec<Physical<T>>,
+    /// … until a checkpoint begins that holds the deletions …
+    deleted: Vec<Physical<T>>,
+    /// … and until it is durable.
+    serving: Vec<Physical<T>>,
 }
+
+type Physical<T> = (T, Result<pb::CompactionResponse, api::Error>);
 
 impl<T> Default for Compacting<T> {
     fn default() -> Self {
-        Compacting { running: false, next_ms: 0, waiting: Vec::new() }
+        Compacting { running: false, next_ms: 0, waiting: Vec::new(), deleted: Vec::new(), serving: Vec::new() }
     }
 }
 
@@ -32,7 +38,13 @@ impl<T> Compacting<T> {
     }
 
     pub fn drain(&mut self) -> Vec<T> {
-        std::mem::take(&mut self.waiting).into_iter().map(|(ticket, ..)| ticket).collect()
+        let queues = [&mut self.waiting, &mut self.deleted, &mut self.serving];
+        queues.into_iter().flat_map(std::mem::take).map(|(ticket, ..)| ticket).collect()
+    }
+
+    /// A checkpoint is frozen now: what is deleted by now is in it.
+    pub fn frozen(&mut self) {
+        self.serving.append(&mut self.deleted);
     }
 }
 
@@ -155,16 +167,15 @@ impl<T> Member<T> {
     }
 
     fn publish_compaction(&mut self) {
-        self.checkpointing.force |= !self.compaction.waiting.is_empty();
+        let Compacting { waiting, deleted, .. } = &mut self.compaction;
+        deleted.append(waiting);
+        self.checkpointing.force |= !deleted.is_empty();
         self.publish();
     }
 
-    /// The page store holds everything up to the present: physical compactions that finished are durable.
+    /// The checkpoint that was frozen last is durable.
     pub(super) fn settle_physical_compactions(&mut self) {
-        if self.compaction.running {
-            return;
-        }
-        for (ticket, result) in std::mem::take(&mut self.compaction.waiting) {
+        for (ticket, result) in std::mem::take(&mut self.compaction.serving) {
             self.reply(ticket, result.map(Response::Compact));
         }
     }
