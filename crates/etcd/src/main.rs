@@ -116,12 +116,10 @@ fn run(loaded: Loaded, words: &[String]) -> ExitCode {
         return refuse(failure);
     }
     Note::new(Level::Info, "Running: ").with("args", words.to_vec()).log();
-    // Wrong founders must not leave a directory behind.
-    let ended = config::check_founders(&config).and_then(|()| etcd::driver::run(&config).map_err(|e| e.to_string()));
-    match ended {
+    match etcd::driver::run(&config) {
         Ok(signal) => leave(signal),
         Err(why) => {
-            Note::new(Level::Fatal, "failed to start etcd").text("error", &why).log();
+            Note::new(Level::Fatal, "failed to start etcd").text("error", &why.to_string()).log();
             ExitCode::FAILURE
         }
     }

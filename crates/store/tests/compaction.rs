@@ -3,7 +3,7 @@
 mod world;
 
 use api::pb::etcdserverpb as pb;
-use store::Options;
+use store::{History as _, Options};
 use world::World;
 
 /// Steps of each kind until the compaction is done: those after which the member pauses, and the others.
@@ -59,6 +59,21 @@ fn a_key_stays_readable_while_its_history_is_taken_off_in_pieces() {
         world.publish().0.range(&pb::RangeRequest { key: "hot".into(), ..Default::default() }).unwrap().count,
         1
     );
+}
+
+#[test]
+fn a_key_that_comes_back_meanwhile_leaves_no_record_of_its_former_life() {
+    let mut world = World::new(Options::default());
+    world.put("k", "v").unwrap();
+    world.delete("k").unwrap();
+    world.put("other", "v").unwrap();
+    world.schedule(4).unwrap();
+    // The index has forgotten it by now.
+    world.store.compaction_step(1000).unwrap();
+    world.put("k", "v").unwrap();
+    while !world.store.compaction_step(1000).unwrap().done {}
+    let (changes, _) = world.publish().0.changes(1, 5, 10, 1000).unwrap();
+    assert_eq!(changes.iter().map(|c| c.revision).collect::<Vec<_>>(), [4, 5]);
 }
 
 /// The numbers are Go etcd 3.7.1's.

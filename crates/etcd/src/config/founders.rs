@@ -56,17 +56,6 @@ fn has_log(config: &Config) -> bool {
     files.any(|file| file.is_ok_and(|f| f.path().extension().is_some_and(|kind| kind == "wal")))
 }
 
-/// Finds out what [`local_member`] would say of a new directory while there is none yet.
-///
-/// # Errors
-/// Its error.
-pub fn check_founders(config: &Config) -> Result<(), String> {
-    if has_log(config) || config.initial_cluster_state != "new" {
-        return Ok(());
-    }
-    local_member(config).map(drop)
-}
-
 /// Looks up the host of a URL: its address, in Go's text.
 type Resolve<'a> = dyn FnMut(&Url) -> Result<String, String> + 'a;
 

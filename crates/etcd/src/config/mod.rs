@@ -23,7 +23,7 @@ mod yaml;
 mod yaml_lines;
 
 pub use cli::{Asked, Failure, Loaded, load, variable_of};
-pub use founders::{check_founders, local_member};
+pub use founders::local_member;
 pub use help::{USAGE, flags_help};
 pub use identity::{cluster_id, initial_member_id};
 pub use table::Config;
