@@ -112,7 +112,9 @@ async fn a_refused_start_leaves_the_page_store_as_it_was() {
     let mut launch = Launch::new(&our_etcd(), &data).with_flags(&["--snapshot-count=10"]);
     let server = launch.start();
     let value = "v".repeat(1000);
-    for _ in 0..200 {
+    // A checkpoint comes after 16 MiB or five seconds.
+    for round in 0.. {
+        assert!(round < 5000, "100,000 entries and no .snap; log:\n{}", server.log());
         for n in 0..20 {
             put(&server, &format!("k{n}"), &value).await;
         }
