@@ -1,0 +1,4 @@
+//! What is sent and how answers are checked, one file a kind of load.
+
+pub mod kv;
+pub mod lease;
