@@ -11,8 +11,10 @@
 
 pub mod affinity;
 pub mod commands;
+pub mod compare;
 pub mod control;
 pub mod flags;
+pub mod floors;
 pub mod keys;
 pub mod number;
 pub mod pacer;

@@ -157,7 +157,7 @@ Summary:
   Slowest:\t0.0100 secs.
   Fastest:\t0.0010 secs.
   Average:\t0.0048 secs.
-  Stddev:\t0.0031 secs.
+  Stddev:\t0.0030 secs.
   Requests/sec:\t24.0000
 
 Response time histogram:

@@ -177,8 +177,9 @@ pub struct Watch<'a> {
     pub cancel_reason: &'a [u8],
 }
 
-/// Reads a `WatchResponse`; `event` gets each put's pair, in order.
-pub fn watch<'a>(answer: &'a [u8], mut event: impl FnMut(Pair<'a>)) -> Option<Watch<'a>> {
+/// Reads a `WatchResponse`; `event` gets each put's pair, in order, and what stood before it: the watcher's id, since
+/// fields are sent in the order of their numbers.
+pub fn watch<'a>(answer: &'a [u8], mut event: impl FnMut(&Watch<'a>, Pair<'a>)) -> Option<Watch<'a>> {
     let mut seen = Watch::default();
     for field in Fields::of(answer) {
         match field? {
@@ -188,7 +189,7 @@ pub fn watch<'a>(answer: &'a [u8], mut event: impl FnMut(Pair<'a>)) -> Option<Wa
             (4, canceled) => seen.canceled = canceled.number() != 0,
             (5, revision) => seen.compact_revision = revision.number(),
             (6, reason) => seen.cancel_reason = reason.bytes(),
-            (11, bytes) => event(event_pair(bytes.bytes())?),
+            (11, bytes) => event(&seen, event_pair(bytes.bytes())?),
             _ => {}
         }
     }
@@ -303,7 +304,7 @@ mod tests {
         };
         let bytes = answer.encode_to_vec();
         let mut events = Vec::new();
-        let seen = watch(&bytes, |pair| events.push((pair.key, pair.mod_revision, pair.value)));
+        let seen = watch(&bytes, |_, pair| events.push((pair.key, pair.mod_revision, pair.value)));
         let expected = Watch { revision: 12, watch_id: 3, cancel_reason: b"gone", ..Watch::default() };
         assert_eq!(seen, Some(expected));
         assert_eq!(events, [(&b"a"[..], 11, &b"v"[..]), (b"b", 12, b"v")]);

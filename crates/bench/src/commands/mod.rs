@@ -1,5 +1,6 @@
 //! The command line: etcd's `benchmark` commands and flags, and ours (`compare`, `floors`, open loop, process usage).
 
+mod compare;
 mod kv;
 mod lease;
 mod session;
@@ -68,7 +69,17 @@ fn entries() -> Vec<Entry> {
         command: Command { usage: name, about, flags, globals: GLOBALS },
         run,
     };
+    let ours =
+        |usage, about, flags, run| Entry { command: Command { usage, about, flags, globals: compare::SHARED }, run };
     vec![
+        ours(
+            "compare [flags]",
+            "Two servers side by side: alternating runs, medians, ratios",
+            compare::COMPARE,
+            compare::compare,
+        ),
+        ours("floors [flags]", "Bare HTTP/2, bare gRPC, bare group commit", compare::FLOORS, compare::floors),
+        ours("floor-server http2|grpc", "A bare server, until it is ended", &[], compare::floor_server),
         load("lease-keepalive [flags]", "Benchmark lease keepalive", lease::FLAGS, lease::run),
         load("put [flags]", "Benchmark put", kv::PUT, kv::put),
         load("range key [end-range] [flags]", "Benchmark range", kv::RANGE, kv::range),
