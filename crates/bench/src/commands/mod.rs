@@ -4,6 +4,7 @@ mod compare;
 mod kv;
 mod lease;
 mod session;
+mod watch;
 
 use crate::flags::{Command, Flag, Kind, Parsed, flag};
 use session::Session;
@@ -64,6 +65,14 @@ struct Entry {
     run: fn(&Parsed) -> Done,
 }
 
+const WATCH_ABOUT: &str = "Benchmark watch tests the performance of processing watch requests and
+sending events to watchers. It tests the sending performance by
+changing the value of the watched keys with concurrent put
+requests.";
+const LATENCY_ABOUT: &str = "Benchmarks the latency for watches by measuring
+the latency between writing to a key and receiving the
+associated watch response.";
+
 fn entries() -> Vec<Entry> {
     let load = |name: &'static str, about, flags, run| Entry {
         command: Command { usage: name, about, flags, globals: GLOBALS },
@@ -90,6 +99,14 @@ fn entries() -> Vec<Entry> {
             kv::mixed,
         ),
         load("txn-put [flags]", "Benchmark txn-put", kv::TXN, kv::txn_put),
+        load("watch [flags]", WATCH_ABOUT, watch::WATCH, watch::watch),
+        load(
+            "watch-get [flags]",
+            "Benchmark for serialized key gets with many unsynced watchers",
+            watch::GET,
+            watch::get,
+        ),
+        load("watch-latency [flags]", LATENCY_ABOUT, watch::LATENCY, watch::latency),
     ]
 }
 

@@ -3,3 +3,4 @@
 pub mod kv;
 pub mod lease;
 pub mod watch;
+pub mod watch_get;
