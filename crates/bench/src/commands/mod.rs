@@ -4,6 +4,7 @@ mod compare;
 mod kv;
 mod lease;
 mod session;
+mod stm;
 mod watch;
 
 use crate::flags::{Command, Flag, Kind, Parsed, flag};
@@ -92,6 +93,7 @@ fn entries() -> Vec<Entry> {
         load("lease-keepalive [flags]", "Benchmark lease keepalive", lease::FLAGS, lease::run),
         load("put [flags]", "Benchmark put", kv::PUT, kv::put),
         load("range key [end-range] [flags]", "Benchmark range", kv::RANGE, kv::range),
+        load("stm [flags]", "Benchmark STM", stm::FLAGS, stm::run),
         load(
             "txn-mixed key [end-range] [flags]",
             "Benchmark a mixed load of txn-put & txn-range.",

@@ -52,6 +52,16 @@ pub struct Figures {
 }
 
 impl Figures {
+    /// What stands for a run that came to nothing.
+    pub fn of_error(error: &io::Error) -> Figures {
+        Figures { metrics: Vec::new(), errors: BTreeMap::from([(format!("no figures: {error}"), 1)]) }
+    }
+
+    /// The load tool's CPU time a request as a share of the server's.
+    pub fn load_share(&self) -> Option<f64> {
+        Some(self.get(LOAD_CPU)? / self.get(SERVER_CPU).filter(|cpu| *cpu > 0.0)?)
+    }
+
     /// A metric by name.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.metrics.iter().find(|(metric, _)| *metric == name).map(|(_, value)| *value)
@@ -79,7 +89,7 @@ impl Figures {
     fn cost(&mut self, before: &Usage, after: &Usage, own: Duration, operations: u64) {
         let per_op = |cpu: Duration| cpu.as_secs_f64() * 1e6 / operations.max(1) as f64;
         self.push(SERVER_CPU, per_op(after.cpu.saturating_sub(before.cpu)));
-        self.push("load CPU µs/op", per_op(own));
+        self.push(LOAD_CPU, per_op(own));
         self.memory(after);
     }
 
@@ -87,12 +97,14 @@ impl Figures {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         self.push("RssAnon MiB", mib(usage.rss_anon));
         self.push("VmRSS MiB", mib(usage.vm_rss));
+        self.push("VmHWM MiB", mib(usage.vm_hwm));
     }
 }
 
 /// Names of metrics that the table compares with the floors.
 pub const RATE: &str = "rate /s";
 pub const SERVER_CPU: &str = "server CPU µs/op";
+pub const LOAD_CPU: &str = "load CPU µs/op";
 
 impl Measure {
     /// Starts `side`, brings it to where the row begins, and measures the row.

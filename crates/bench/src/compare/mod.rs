@@ -36,12 +36,20 @@ impl Comparison {
             eprintln!("open-loop rate: {:.0} /s, half of the slower server's peak", self.measure.open_rate);
         }
         write!(out, "{}", table::head(&self.a.name, &self.b.name))?;
+        let mut shares = Vec::new();
         for row in self.rows.clone() {
             let pairs = self.row(&row)?;
             write!(out, "{}", table::lines(&row, &pairs, &self.floors))?;
             out.flush()?;
+            for (a, b) in &pairs {
+                let sides = [(&self.a, a), (&self.b, b)];
+                let share = |(side, figures): (&Side, &Figures)| {
+                    Some((side.name.clone(), row.name.clone(), figures.load_share()?))
+                };
+                shares.extend(sides.into_iter().filter_map(share));
+            }
         }
-        Ok(())
+        write!(out, "{}", table::load_shares(&shares))
     }
 
     fn row(&mut self, row: &Row) -> io::Result<Pairs> {
@@ -54,14 +62,15 @@ impl Comparison {
         Ok(pairs)
     }
 
+    /// One run. A server that fails leaves its error in the table, and the other rows go on.
     fn one(&mut self, row: &Row, pair: usize, side: &Side) -> io::Result<Figures> {
-        let figures = self
-            .measure
-            .row(row, side)
-            .map_err(|error| io::Error::other(format!("row {row}, pair {}, {}: {error}", pair + 1, side.name)))?;
+        let figures = self.measure.row(row, side).unwrap_or_else(|error| Figures::of_error(&error));
         let rate = figures.get(measure::RATE).unwrap_or_default();
         let failed: u64 = figures.errors.values().sum();
         eprintln!("{row}, pair {}, {}: {rate:.0} /s, {failed} errors", pair + 1, side.name);
+        for error in figures.errors.keys() {
+            eprintln!("  {error}");
+        }
         if let Some(json) = &mut self.json {
             let metrics: serde_json::Map<_, _> =
                 figures.metrics.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();

@@ -19,10 +19,9 @@ pub fn head(a: &str, b: &str) -> String {
 /// The lines of one row.
 pub fn lines(row: &Row, pairs: &Pairs, floors: &Floors) -> String {
     let mut text = String::new();
-    let Some((first, _)) = pairs.first() else {
-        return text;
-    };
-    for (place, (metric, _)) in first.metrics.iter().enumerate() {
+    // A run that came to nothing has no metrics.
+    let metrics = pairs.iter().flat_map(|(a, b)| [&a.metrics, &b.metrics]).max_by_key(|metrics| metrics.len());
+    for (place, (metric, _)) in metrics.into_iter().flatten().enumerate() {
         let values: Vec<(f64, f64)> =
             pairs.iter().filter_map(|(a, b)| Some((a.get(metric)?, b.get(metric)?))).collect();
         let name = if place == 0 { row.name.as_str() } else { "" };
@@ -72,6 +71,23 @@ fn spread(values: &[f64]) -> String {
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let greatest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     format!("{} ({}–{})", rounded(median), rounded(least), rounded(greatest))
+}
+
+/// The rows' largest shares of the load tool's CPU time in the server's, as a sentence each server.
+pub fn load_shares(shares: &[(String, String, f64)]) -> String {
+    let mut text = String::new();
+    let mut sides: Vec<&String> = shares.iter().map(|(side, _, _)| side).collect();
+    sides.sort();
+    sides.dedup();
+    for side in sides {
+        let of_side = shares.iter().filter(|(name, _, _)| name == side);
+        if let Some((_, row, share)) = of_side.max_by(|one, two| one.2.total_cmp(&two.2)) {
+            let percent = share * 100.0;
+            let _ =
+                writeln!(text, "\nThe load tool needs at most {percent:.0} % of the CPU time of {side} (row {row}).");
+        }
+    }
+    text
 }
 
 /// The middle value; the mean of the two middle ones.
@@ -130,6 +146,24 @@ mod tests {
         wrong.errors.insert("event missing".to_owned(), 7);
         let text = lines(&row, &vec![(figures(1.0, 1.0), wrong)], &Floors::default());
         assert!(text.contains("| | **error** | pair 1, second server: 7 × event missing | | | |\n"), "{text}");
+    }
+
+    #[test]
+    fn a_run_that_came_to_nothing_leaves_its_error() {
+        let row = Row { name: "put-1".to_owned(), kind: Kind::Put { single: false }, clients: 1 };
+        let nothing = Figures::of_error(&std::io::Error::other("it ended"));
+        let text = lines(&row, &vec![(nothing, figures(5.0, 1.0))], &Floors::default());
+        assert!(text.contains("| put-1 | rate /s | – | – | – |"), "{text}");
+        assert!(text.contains("no figures: it ended"), "{text}");
+    }
+
+    #[test]
+    fn the_tools_share_is_told_by_its_worst_row() {
+        let share = |side: &str, row: &str, share| (side.to_owned(), row.to_owned(), share);
+        let shares = [share("a", "put-1", 0.25), share("b", "put-1", 0.1), share("a", "put-64", 0.5)];
+        let expected = "\nThe load tool needs at most 50 % of the CPU time of a (row put-64).\n\n\
+                        The load tool needs at most 10 % of the CPU time of b (row put-1).\n";
+        assert_eq!(load_shares(&shares), expected);
     }
 
     #[test]

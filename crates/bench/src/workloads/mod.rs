@@ -2,5 +2,7 @@
 
 pub mod kv;
 pub mod lease;
+pub mod lock;
+pub mod stm;
 pub mod watch;
 pub mod watch_get;
