@@ -97,15 +97,30 @@ impl Floors {
     }
 }
 
-/// Measures all floors for each number of clients.
+/// Runs of which the best counts: a floor is what the machine allows, and neighbours on the disk only take from it.
+const RUNS: u32 = 3;
+
+/// Measures all floors for each number of clients, each as the best of several runs of `duration` in all.
 pub fn measure(clients: &[usize], dir: &Path, core: Option<usize>, duration: Duration) -> io::Result<Floors> {
     let mut floors = Floors::default();
+    let run = duration / RUNS;
     for clients in clients {
-        floors.http2.insert(*clients, bare_server("http2", *clients, core, duration)?);
-        floors.grpc.insert(*clients, bare_server("grpc", *clients, core, duration)?);
-        floors.commit.insert(*clients, affinity::started_on(core, || commit::measure(dir, *clients, duration))?);
+        floors.http2.insert(*clients, best(|| bare_server("http2", *clients, core, run))?);
+        floors.grpc.insert(*clients, best(|| bare_server("grpc", *clients, core, run))?);
+        floors.commit.insert(*clients, best(|| affinity::started_on(core, || commit::measure(dir, *clients, run)))?);
     }
     Ok(floors)
+}
+
+fn best(run: impl Fn() -> io::Result<Floor>) -> io::Result<Floor> {
+    let mut best = Floor::default();
+    for _ in 0..RUNS {
+        let floor = run()?;
+        if floor.rate > best.rate {
+            best = floor;
+        }
+    }
+    Ok(best)
 }
 
 /// Serves a bare server (`http2`, `grpc`) on a free port until it is ended; the address is the first line of output.
