@@ -97,7 +97,7 @@ impl Floors {
     }
 }
 
-/// Runs of which the best counts: a floor is what the machine allows, and neighbours on the disk only take from it.
+/// Runs of which the best counts: a floor is what the machine allows, and neighbours on its core only take from it.
 const RUNS: u32 = 3;
 
 /// Measures all floors for each number of clients, each as the best of several runs of `duration` in all.
