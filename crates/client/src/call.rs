@@ -154,7 +154,6 @@ impl Client {
         Q: Message + Clone + 'static,
         R: Message + Default + 'static,
     {
-        self.check_size(&request)?;
         let mut attempt = 0;
         loop {
             let (link, status) = match self.attempt(method, request.clone()).await {
@@ -189,6 +188,7 @@ impl Client {
     {
         let link = self.link().await.map_err(|status| (None, status))?;
         let call = async {
+            self.check_size(&request)?;
             let mut grpc = self.grpc(&link);
             grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
             let path = PathAndQuery::from_static(method.path);
@@ -280,13 +280,12 @@ impl Client {
         Ok(request)
     }
 
-    fn check_size(&self, request: &impl Message) -> Result<(), Error> {
+    fn check_size(&self, request: &impl Message) -> Result<(), Status> {
         let (size, max) = (request.encoded_len(), self.pool.config().send_bytes_max);
         if size <= max {
             return Ok(());
         }
-        let message = format!("trying to send message larger than max ({size} vs. {max})");
-        Err(Error::Rpc { code: Code::ResourceExhausted, message })
+        Err(Status::resource_exhausted(format!("trying to send message larger than max ({size} vs. {max})")))
     }
 
     fn observe(&self, method: Method, attempt: usize, link: Option<&Link>, status: &Status) {
@@ -305,9 +304,19 @@ impl Client {
 /// A status that was made here, not sent by the server, means that the connection broke: it is given up, and the call
 /// counts as *unavailable*, which is what grpc-go makes of it.
 fn settle(status: Status, link: &Link) -> Status {
+    if let Some(sizes) = too_large(status.message()) {
+        return Status::resource_exhausted(format!("grpc: received message larger than max {sizes}"));
+    }
     if std::error::Error::source(&status).is_none() {
         return status;
     }
     link.lose();
     Status::unavailable(format!("error reading from server: {}", status.message()))
+}
+
+/// tonic's text for an answer beyond the limit, as grpc-go's `(28 vs. 10)`.
+fn too_large(message: &str) -> Option<String> {
+    let rest = message.strip_prefix("Error, decoded message length too large: found ")?;
+    let (size, rest) = rest.split_once(" bytes, the limit is: ")?;
+    Some(format!("({size} vs. {})", rest.strip_suffix(" bytes")?))
 }

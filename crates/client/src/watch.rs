@@ -38,17 +38,16 @@ impl Watch {
     /// What the server refuses the stream with, other than that it can't be reached.
     pub async fn next(&mut self) -> Result<Option<pb::WatchResponse>, Error> {
         while !self.over {
-            let outcome = match &mut self.open {
-                Some((_, stream)) => stream.next().await,
-                None => self.connect().await.map(|()| None),
-            };
-            match outcome {
+            match self.receive().await {
                 Ok(Some(response)) => {
                     self.note(&response);
                     return Ok(Some(response));
                 }
-                Ok(None) if self.open.is_some() && !self.just_opened() => self.open = None,
-                Ok(None) => {}
+                // The server ended the stream without a word: another one goes on.
+                Ok(None) => {
+                    self.open = None;
+                    tokio::time::sleep(RECONNECT_WAIT).await;
+                }
                 Err(e) if may_pass(&e) => {
                     self.open = None;
                     tokio::time::sleep(RECONNECT_WAIT).await;
@@ -59,6 +58,16 @@ impl Watch {
         Ok(None)
     }
 
+    async fn receive(&mut self) -> Result<Option<pb::WatchResponse>, Error> {
+        if self.open.is_none() {
+            self.connect().await?;
+        }
+        match &mut self.open {
+            Some((_, stream)) => stream.next().await,
+            None => Ok(None),
+        }
+    }
+
     /// Asks the server to say how far the watch is.
     pub async fn request_progress(&mut self) {
         if let Some((sender, _)) = &self.open {
@@ -66,10 +75,6 @@ impl Watch {
             // A stream that just broke says so on its other side.
             drop(sender.send(pb::WatchRequest { request_union: Some(union) }).await);
         }
-    }
-
-    fn just_opened(&self) -> bool {
-        self.open.as_ref().is_some_and(|(sender, _)| sender.capacity() < REQUESTS_MAX)
     }
 
     async fn connect(&mut self) -> Result<(), Error> {

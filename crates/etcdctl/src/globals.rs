@@ -8,7 +8,7 @@ use crate::log;
 use crate::output::Display;
 use client::{Address, Client, Config};
 use etcdutl::cobra::{Call, Exit, Flag, Kind, Value};
-use etcdutl::go::{self, json_string};
+use etcdutl::go::{self, log_string};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,14 +143,14 @@ fn from_environment(call: &mut Call) {
                 "",
                 "flags/flag.go:94",
                 "unrecognized environment variable",
-                &[("environment-variable", json_string(&format!("{name}={value}")))],
+                &[("environment-variable", log_string(&format!("{name}={value}")))],
             ),
             Some(flag) if call.given.was_given(flag.name) => log::warn(
                 "",
                 "flags/flag.go:86",
                 "conflicting environment variable is shadowed by corresponding command-line flag; the flag is used \
                  (unset the environment variable to silence this)",
-                &[("environment-variable", json_string(&name))],
+                &[("environment-variable", log_string(&name))],
             ),
             Some(flag) => {
                 // As Go: what can't be read is false or zero.

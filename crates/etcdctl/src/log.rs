@@ -1,6 +1,6 @@
 //! Log lines on standard error, as zap writes them: one JSON object a line. Scripts and people's eyes know them.
 
-use etcdutl::go::json_string;
+use etcdutl::go::log_string;
 
 /// One line: level, logger (may be empty), caller, message, and more fields whose values are JSON already.
 pub fn line(level: &str, logger: &str, caller: &str, message: &str, fields: &[(&str, String)]) {
@@ -8,9 +8,9 @@ pub fn line(level: &str, logger: &str, caller: &str, message: &str, fields: &[(&
     if !logger.is_empty() {
         text += &format!(",\"logger\":\"{logger}\"");
     }
-    text += &format!(",\"caller\":\"{caller}\",\"msg\":{}", json_string(message));
+    text += &format!(",\"caller\":\"{caller}\",\"msg\":{}", log_string(message));
     for (name, value) in fields {
-        text += &format!(",{}:{value}", json_string(name));
+        text += &format!(",{}:{value}", log_string(name));
     }
     eprintln!("{text}}}");
 }
@@ -41,11 +41,11 @@ pub fn attempt(logger: &str, attempt: &client::Attempt) {
         "v3@v3.7.1/retry_interceptor.go:68",
         "retrying of unary invoker failed",
         &[
-            ("target", json_string(&format!("etcd-endpoints://{}", attempt.target))),
-            ("peer", json_string(&peer)),
-            ("method", json_string(attempt.method)),
+            ("target", log_string(&format!("etcd-endpoints://{}", attempt.target))),
+            ("peer", log_string(&peer)),
+            ("method", log_string(attempt.method)),
             ("attempt", attempt.attempt.to_string()),
-            ("error", json_string(&attempt.error)),
+            ("error", log_string(&attempt.error)),
         ],
     );
 }

@@ -5,7 +5,7 @@ use crate::log;
 use crate::output::write_out;
 use client::Stream;
 use etcdutl::cobra::{Call, Exit};
-use etcdutl::go::{self, json_string};
+use etcdutl::go::{self, log_string};
 use sha2::{Digest as _, Sha256};
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -48,7 +48,7 @@ pub fn save(call: &mut Call) -> Result<(), Exit> {
     std::fs::rename(&part, &path)
         .map_err(|e| Exit::with(5, format!("could not rename {part} to {path} ({})", go::os_text(&e))))?;
     sync_directory_of(Path::new(&path)).map_err(|e| Exit::with(5, go::os_text(&e)))?;
-    log::info("", "snapshot/v3_snapshot.go:134", "saved", &[("path", json_string(&path))]);
+    log::info("", "snapshot/v3_snapshot.go:121", "saved", &[("path", log_string(&path))]);
     let mut text = format!("Snapshot saved at {path}\n");
     if !saved.version.is_empty() {
         text += &format!("Server version {}\n", saved.version);
@@ -68,13 +68,13 @@ fn fetch(ctl: &Ctl, part: &Path, endpoint: &str, start: Instant) -> Result<Saved
         "",
         "snapshot/v3_snapshot.go:83",
         "created temporary db file",
-        &[("path", json_string(&shown.to_string()))],
+        &[("path", log_string(&shown.to_string()))],
     );
     let client = ctl.timed_if_asked();
     let saved = ctl.block_on(async {
         let stream = client.snapshot().await.map_err(|e| Exit::with(5, e.to_string()))?;
         log::info("client", "v3@v3.7.1/maintenance.go:236", "opened snapshot stream; downloading", &[]);
-        log::info("", "snapshot/v3_snapshot.go:96", "fetching snapshot", &[("endpoint", json_string(endpoint))]);
+        log::info("", "snapshot/v3_snapshot.go:96", "fetching snapshot", &[("endpoint", log_string(endpoint))]);
         receive(stream, &mut file).await
     })?;
     file.sync_all().map_err(|e| Exit::with(5, go::os_text(&e)))?;
@@ -83,10 +83,10 @@ fn fetch(ctl: &Ctl, part: &Path, endpoint: &str, start: Instant) -> Result<Saved
         "snapshot/v3_snapshot.go:111",
         "fetched snapshot",
         &[
-            ("endpoint", json_string(endpoint)),
-            ("size", json_string(&go::bytes_text(saved.size))),
-            ("took", json_string(&go::format_duration(start.elapsed()))),
-            ("etcd-version", json_string(&saved.version)),
+            ("endpoint", log_string(endpoint)),
+            ("size", log_string(&go::bytes_text(saved.size))),
+            ("took", log_string(&go::format_duration(start.elapsed()))),
+            ("etcd-version", log_string(&saved.version)),
         ],
     );
     Ok(saved)

@@ -74,10 +74,7 @@ fn split(given: &Parsed) -> Result<Words, String> {
             range_end: words.get(1).cloned().unwrap_or_default(),
             command: command.to_vec(),
         }),
-        (Some(_), false) => Err(format!(
-            "{BAD_COUNT} (found conflicting environment variable ETCDCTL_WATCH_KEY={})",
-            go::quote(&env_key)
-        )),
+        (Some(_), false) => Err(format!("{BAD_COUNT} (found conflicting environment key)")),
     }
 }
 
@@ -244,7 +241,7 @@ fn line_of_watch(words: &[OsString]) -> Result<Option<Watched>, Exit> {
     let words = match split(&given) {
         Ok(words) => words,
         Err(e) if e == BAD_COUNT => {
-            eprintln!("Invalid command {e}");
+            eprintln!("Invalid command watch (command type or key is not provided)");
             return Ok(None);
         }
         Err(e) => return Err(Exit::arguments(e)),

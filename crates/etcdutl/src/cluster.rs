@@ -1,6 +1,7 @@
 //! The cluster that a restore founds: members from `--initial-cluster`, their ids, and the checks of etcd.
 
-use crate::url;
+use crate::go::log_string;
+use crate::{log, url};
 use sha1::{Digest as _, Sha1};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::ToSocketAddrs as _;
@@ -74,9 +75,6 @@ pub fn initial_cluster(text: &str) -> Result<BTreeMap<String, Vec<String>>, Stri
     let mut urls: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for part in text.split(',').map(str::trim) {
         let (name, url) = part.split_once('=').unwrap_or((part, ""));
-        if url.is_empty() {
-            return Err(format!("empty URL given for {}", crate::go::quote(name.as_bytes())));
-        }
         urls.entry(name.to_owned()).or_default().push(url.to_owned());
     }
     for list in urls.values_mut() {
@@ -164,8 +162,21 @@ fn resolve(urls: &[String]) -> Result<Vec<(String, String)>, String> {
         if scheme.starts_with("unix") {
             return Ok((url.clone(), url.clone()));
         }
+        // As Go: a machine may call itself so by several addresses.
+        if host.starts_with("localhost:") {
+            return Ok((url.clone(), url.clone()));
+        }
         let address = host.to_socket_addrs().map_err(|e| format!("failed to resolve {url:?} ({e})"))?.next();
         let address = address.ok_or_else(|| format!("failed to resolve {url:?} (no such host)"))?;
+        log::info(
+            "netutil/netutil.go:112",
+            "resolved URL Host",
+            &[
+                ("url", log_string(url)),
+                ("host", log_string(host)),
+                ("resolved-addr", log_string(&address.to_string())),
+            ],
+        );
         Ok((url.clone(), format!("{scheme}://{address}")))
     };
     urls.iter().map(one).collect()

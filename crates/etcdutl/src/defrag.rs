@@ -2,7 +2,7 @@
 
 use crate::cobra::{Call, Exit, Flag, Kind};
 use crate::file;
-use crate::go::{self, json_string};
+use crate::go::{self, log_string};
 use crate::log;
 use disk::RealDisk;
 use std::path::{Path, PathBuf};
@@ -26,9 +26,9 @@ fn sizes(db: &bolt::Db) -> [(&'static str, String); 4] {
     let (size, used) = (db.size(), db.in_use_bytes());
     [
         ("current-db-size-bytes", size.to_string()),
-        ("current-db-size", json_string(&go::bytes_text(size))),
+        ("current-db-size", log_string(&go::bytes_text(size))),
         ("current-db-size-in-use-bytes", used.to_string()),
-        ("current-db-size-in-use", json_string(&go::bytes_text(used))),
+        ("current-db-size-in-use", log_string(&go::bytes_text(used))),
     ]
 }
 
@@ -36,7 +36,7 @@ fn defragment(path: &Path, patience: Duration) -> Result<(), Exit> {
     file::must_exist(path)?;
     let start = Instant::now();
     let db = file::open(path, false, patience)?;
-    let shown = ("path", json_string(&path.display().to_string()));
+    let shown = ("path", log_string(&path.display().to_string()));
     let fields: Vec<_> = [shown.clone()].into_iter().chain(sizes(&db)).collect();
     log::info("backend/backend.go:532", "defragmenting", &fields);
     let temporary = temporary(path);
@@ -52,7 +52,7 @@ fn defragment(path: &Path, patience: Duration) -> Result<(), Exit> {
     outcome?;
     drop(db);
     let db = file::open(path, false, patience)?;
-    let took = ("took", json_string(&go::format_duration(start.elapsed())));
+    let took = ("took", log_string(&go::format_duration(start.elapsed())));
     let fields: Vec<_> = [shown].into_iter().chain(sizes(&db)).chain([took]).collect();
     log::info("backend/backend.go:602", "finished defragmenting directory", &fields);
     Ok(())

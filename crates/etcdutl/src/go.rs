@@ -360,6 +360,15 @@ pub fn split_csv(text: &str) -> Result<Vec<String>, String> {
 
 /// A text as `encoding/json` writes it: `<`, `>`, `&` and U+2028/9 escaped.
 pub fn json_string(text: &str) -> String {
+    json(text, &['<', '>', '&', '\u{2028}', '\u{2029}'])
+}
+
+/// A text as zap's log lines have it: JSON, no more escaped than must be.
+pub fn log_string(text: &str) -> String {
+    json(text, &[])
+}
+
+fn json(text: &str, also_escaped: &[char]) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         let _ = match c {
@@ -370,8 +379,7 @@ pub fn json_string(text: &str) -> String {
             '\t' => write!(out, "\\t"),
             '\u{8}' => write!(out, "\\b"),
             '\u{c}' => write!(out, "\\f"),
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => write!(out, "\\u{:04x}", c as u32),
-            c if (c as u32) < 0x20 => write!(out, "\\u{:04x}", c as u32),
+            c if (c as u32) < 0x20 || also_escaped.contains(&c) => write!(out, "\\u{:04x}", c as u32),
             c => write!(out, "{c}"),
         };
     }

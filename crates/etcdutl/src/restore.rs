@@ -10,7 +10,7 @@
 
 use crate::cluster::{self, Cluster};
 use crate::cobra::{Call, Exit, Flag, Kind};
-use crate::go::{self, json_string};
+use crate::go::{self, log_string};
 use crate::{file, log, membership, status};
 use api::pb::etcdserverpb::Metadata;
 use api::raft::{ConfChange, ConfChangeKind, ConfState, Entry, EntryKind, HardState, Snapshot, SnapshotMetadata};
@@ -110,7 +110,7 @@ fn plan(call: &Call) -> Result<Plan, Exit> {
 
 impl Plan {
     fn log(&self, caller: &str, message: &str) {
-        let path = |path: &Path| json_string(&path.display().to_string());
+        let path = |path: &Path| log_string(&path.display().to_string());
         log::info(
             caller,
             message,
@@ -132,11 +132,11 @@ fn vacant(plan: &Plan) -> Result<(), Exit> {
         Err(e) => e.kind() != std::io::ErrorKind::NotFound,
     };
     if taken {
-        let dir = json_string(&plan.data_dir.display().to_string());
+        let dir = log_string(&plan.data_dir.display().to_string());
         return Err(Exit::error(format!("data-dir {dir} not empty or could not be read")));
     }
     match plan.wal_dir.exists() {
-        true => Err(Exit::error(format!("wal-dir {} exists", json_string(&plan.wal_dir.display().to_string())))),
+        true => Err(Exit::error(format!("wal-dir {} exists", log_string(&plan.wal_dir.display().to_string())))),
         false => Ok(()),
     }
 }
@@ -221,14 +221,14 @@ fn change_database(plan: &Plan, path: &Path) -> Result<(), Exit> {
     }
     for member in &plan.cluster.members {
         put("members", format!("{:x}", member.id).into(), member.json().into())?;
-        let urls: Vec<String> = member.peer_urls.iter().map(|url| json_string(url)).collect();
+        let urls: Vec<String> = member.peer_urls.iter().map(|url| log_string(url)).collect();
         log::info(
             "membership/cluster.go:408",
             "added member",
             &[
-                ("cluster-id", json_string(&format!("{:x}", plan.cluster.id))),
-                ("local-member-id", json_string("0")),
-                ("added-peer-id", json_string(&format!("{:x}", member.id))),
+                ("cluster-id", log_string(&format!("{:x}", plan.cluster.id))),
+                ("local-member-id", log_string("0")),
+                ("added-peer-id", log_string(&format!("{:x}", member.id))),
                 ("added-peer-peer-urls", format!("[{}]", urls.join(","))),
                 ("added-peer-is-learner", "false".into()),
             ],

@@ -23,7 +23,9 @@ pub fn usage(program: &Program, path: &[&'static Command]) -> String {
     let parents = path_text(&path[..path.len() - 1]);
     let prefix = if path.len() > 1 { format!("{parents} ") } else { String::new() };
     if command.run.is_some() {
-        text += &format!("\n  {prefix}{} [flags]", command.usage);
+        // A command that takes one word of a few says no more than that.
+        let flags = if command.one_of.is_empty() { " [flags]" } else { "" };
+        text += &format!("\n  {prefix}{}{flags}", command.usage);
     }
     if !command.commands.is_empty() {
         text += &format!("\n  {prefix}{} [command]", command.name());

@@ -338,6 +338,6 @@ mod tests {
         assert_eq!(distance("set", "get"), 1);
         assert_eq!(distance("Get", "get"), 0);
         assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("user", "set"), 3);
+        assert_eq!(distance("user", "set"), 2);
     }
 }
