@@ -72,7 +72,17 @@ fn fetch(ctl: &Ctl, part: &Path, endpoint: &str, start: Instant) -> Result<Saved
     );
     let client = ctl.timed_if_asked();
     let saved = ctl.block_on(async {
-        let stream = client.snapshot().await.map_err(|e| Exit::with(5, e.to_string()))?;
+        let stream = client.snapshot().await.map_err(|e| {
+            let error = [("error", log_string(&e.to_string()))];
+            log::line(
+                "error",
+                "client",
+                "v3@v3.7.1/retry_interceptor.go:134",
+                "streamer failed to create ClientStream",
+                &error,
+            );
+            Exit::with(5, e.to_string())
+        })?;
         log::info("client", "v3@v3.7.1/maintenance.go:236", "opened snapshot stream; downloading", &[]);
         log::info("", "snapshot/v3_snapshot.go:96", "fetching snapshot", &[("endpoint", log_string(endpoint))]);
         receive(stream, &mut file).await

@@ -12,8 +12,14 @@ const LOCK_POLL: Duration = Duration::from_millis(50);
 /// Budget of the page cache, bytes.
 const CACHE_BYTES: usize = 64 << 20;
 
+/// What etcdctl's old spellings wait, which have no `--timeout`.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// `--timeout`; zero: for ever.
 pub fn lock_timeout(call: &Call) -> Duration {
+    if call.given.value("timeout").is_none() {
+        return LOCK_TIMEOUT;
+    }
     match go::clamp(call.given.nanoseconds("timeout")) {
         Duration::ZERO => Duration::MAX,
         wait => wait,
