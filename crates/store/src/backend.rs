@@ -79,15 +79,60 @@ pub struct Backend {
     pub view: bolt::View,
 }
 
-impl Backend {
-    /// The value of a live (put) revision.
-    pub fn put_record(&self, rev: Rev) -> Result<Option<Bytes>, Error> {
-        for layer in [&self.active, &self.frozen] {
-            if let Some(record) = layer.revs.get(&rev) {
-                return Ok(record.value.clone());
-            }
+/// Where the value of a live (put) revision comes from.
+pub trait Records {
+    type Error: From<Error>;
+
+    fn put_record(&self, rev: Rev) -> Result<Option<Bytes>, Self::Error>;
+}
+
+impl Records for Backend {
+    type Error = Error;
+
+    fn put_record(&self, rev: Rev) -> Result<Option<Bytes>, Error> {
+        match self.recent(rev) {
+            Some(record) => Ok(record.value.clone()),
+            None => Ok(self.view.get(schema::KEY.as_bytes(), &revision_key(rev, false))?),
         }
-        Ok(self.view.get(schema::KEY.as_bytes(), &revision_key(rev, false))?)
+    }
+}
+
+/// The records that are in memory.
+pub struct InMemory<'a>(pub &'a Backend);
+
+/// Why memory alone gives no answer.
+#[derive(Debug)]
+pub enum NotInMemory {
+    /// A page would have to be read.
+    OnDisk,
+    Failed(Error),
+}
+
+impl From<Error> for NotInMemory {
+    fn from(e: Error) -> Self {
+        NotInMemory::Failed(e)
+    }
+}
+
+impl Records for InMemory<'_> {
+    type Error = NotInMemory;
+
+    fn put_record(&self, rev: Rev) -> Result<Option<Bytes>, NotInMemory> {
+        if let Some(record) = self.0.recent(rev) {
+            return Ok(record.value.clone());
+        }
+        match self.0.view.get_cached(schema::KEY.as_bytes(), &revision_key(rev, false)) {
+            Ok(value) => Ok(value),
+            Err(bolt::Error::NotCached) => Err(NotInMemory::OnDisk),
+            Err(e) => Err(NotInMemory::Failed(e.into())),
+        }
+    }
+}
+
+impl Backend {
+    /// A revision that the page store lacks.
+    fn recent(&self, rev: Rev) -> Option<&Record> {
+        [&self.active, &self.frozen].into_iter().find_map(|layer| layer.revs.get(&rev))
     }
 
     pub fn get(&self, bucket: &'static str, key: &[u8]) -> Result<Option<Bytes>, Error> {
