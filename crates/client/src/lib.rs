@@ -1,1 +1,34 @@
+//! Typed client of the v3 API: endpoints with failover, safe retries, watches that resume, leases that stay alive.
+//!
+//! ```text
+//! Client (cheap to clone: connection pool, token, deadline)
+//!   ├─ kv · lease · cluster · maintenance · auth     one request, one answer  methods.rs ─► call.rs ─► pool.rs ─► dial.rs
+//!   ├─ Watch        a stream that is opened anew behind the last revision seen     watch.rs
+//!   ├─ KeepAlive    a stream of renewals, one each third of the TTL                lease.rs
+//!   └─ Session, Mutex, Election     clientv3's concurrency recipes over the above  recipes.rs
+//! ```
+//!
+//! Invariants, which are clientv3's (`client/v3/retry.go`, `retry_interceptor.go`):
+//! * A call waits until an endpoint is connected, as long as its deadline allows.
+//! * A read is sent again when the answer was *unavailable*; a write is never sent twice, since the first one may have
+//!   been done.
+//! * Requests and answers are the messages of crate `api`: callers decide, this crate delivers.
 
+mod call;
+mod config;
+mod dial;
+mod error;
+mod lease;
+mod methods;
+mod pool;
+mod recipes;
+mod watch;
+
+pub use call::{Attempt, Client, Method, Stream};
+pub use config::{Address, Config};
+pub use error::Error;
+pub use lease::KeepAlive;
+pub use methods::prefix_end;
+pub use recipes::{Election, Mutex, Session};
+pub use tonic::Code;
+pub use watch::Watch;

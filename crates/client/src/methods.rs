@@ -1,0 +1,108 @@
+//! The v3 API, method by method. What may be sent twice is clientv3's list (`client/v3/retry.go`).
+
+use crate::call::{Client, Method, Stream};
+use crate::error::Error;
+use api::pb::etcdserverpb as pb;
+use bytes::Bytes;
+
+/// The end of the range of all keys that begin with `prefix`; `\0` when there is no end.
+pub fn prefix_end(prefix: &[u8]) -> Bytes {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < 0xff {
+            end.push(last + 1);
+            return end.into();
+        }
+    }
+    Bytes::from_static(&[0])
+}
+
+macro_rules! methods {
+    ($($(#[$doc:meta])* $name:ident($request:ident) -> $response:ident = $path:literal, $repeatable:literal;)+) => {
+        impl Client {
+            $(
+                $(#[$doc])*
+                ///
+                /// # Errors
+                /// The server's, or that the deadline passed.
+                pub async fn $name(&self, request: pb::$request) -> Result<pb::$response, Error> {
+                    let method = Method { path: concat!("/etcdserverpb.", $path), repeatable: $repeatable };
+                    self.unary(method, request).await
+                }
+            )+
+        }
+    };
+}
+
+methods! {
+    /// Reads keys.
+    range(RangeRequest) -> RangeResponse = "KV/Range", true;
+    /// Writes a key.
+    put(PutRequest) -> PutResponse = "KV/Put", false;
+    /// Deletes keys.
+    delete_range(DeleteRangeRequest) -> DeleteRangeResponse = "KV/DeleteRange", false;
+    /// Compares, then does one list of requests or the other.
+    txn(TxnRequest) -> TxnResponse = "KV/Txn", false;
+    /// Forgets history.
+    compact(CompactionRequest) -> CompactionResponse = "KV/Compact", false;
+    /// Makes a lease.
+    lease_grant(LeaseGrantRequest) -> LeaseGrantResponse = "Lease/LeaseGrant", true;
+    /// Ends a lease and deletes its keys.
+    lease_revoke(LeaseRevokeRequest) -> LeaseRevokeResponse = "Lease/LeaseRevoke", true;
+    /// How long a lease has left.
+    lease_time_to_live(LeaseTimeToLiveRequest) -> LeaseTimeToLiveResponse = "Lease/LeaseTimeToLive", true;
+    /// All leases.
+    lease_leases(LeaseLeasesRequest) -> LeaseLeasesResponse = "Lease/LeaseLeases", true;
+    /// The members of the cluster.
+    member_list(MemberListRequest) -> MemberListResponse = "Cluster/MemberList", true;
+    /// Adds a member.
+    member_add(MemberAddRequest) -> MemberAddResponse = "Cluster/MemberAdd", false;
+    /// Removes a member.
+    member_remove(MemberRemoveRequest) -> MemberRemoveResponse = "Cluster/MemberRemove", false;
+    /// Changes a member's peer URLs.
+    member_update(MemberUpdateRequest) -> MemberUpdateResponse = "Cluster/MemberUpdate", false;
+    /// Makes a learner a voter.
+    member_promote(MemberPromoteRequest) -> MemberPromoteResponse = "Cluster/MemberPromote", false;
+    /// Lists, raises or disarms alarms.
+    alarm(AlarmRequest) -> AlarmResponse = "Maintenance/Alarm", true;
+    /// The state of the member that answers.
+    status(StatusRequest) -> StatusResponse = "Maintenance/Status", true;
+    /// Gives unused space of the member that answers back to its file system.
+    defragment(DefragmentRequest) -> DefragmentResponse = "Maintenance/Defragment", false;
+    /// The hash of all revisions up to one.
+    hash_kv(HashKvRequest) -> HashKvResponse = "Maintenance/HashKV", true;
+    /// Hands leadership over.
+    move_leader(MoveLeaderRequest) -> MoveLeaderResponse = "Maintenance/MoveLeader", true;
+    /// Checks, starts or ends a downgrade.
+    downgrade(DowngradeRequest) -> DowngradeResponse = "Maintenance/Downgrade", false;
+}
+
+impl Client {
+    /// Reads keys in pieces.
+    ///
+    /// # Errors
+    /// The server's, or that the deadline passed.
+    pub async fn range_stream(&self, request: pb::RangeRequest) -> Result<Stream<pb::RangeStreamResponse>, Error> {
+        self.server_stream(Method { path: "/etcdserverpb.KV/RangeStream", repeatable: true }, request).await
+    }
+
+    /// The member's database as it is now, in pieces, with a SHA-256 of it at the end.
+    ///
+    /// # Errors
+    /// The server's, or that the deadline passed.
+    pub async fn snapshot(&self) -> Result<Stream<pb::SnapshotResponse>, Error> {
+        let method = Method { path: "/etcdserverpb.Maintenance/Snapshot", repeatable: true };
+        self.server_stream(method, pb::SnapshotRequest {}).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_prefix_ends_before_the_next_one() {
+        assert_eq!(super::prefix_end(b"foo").as_ref(), b"fop");
+        assert_eq!(super::prefix_end(b"a\xff").as_ref(), b"b");
+        assert_eq!(super::prefix_end(b"\xff").as_ref(), b"\0");
+        assert_eq!(super::prefix_end(b"").as_ref(), b"\0");
+    }
+}

@@ -1,0 +1,128 @@
+//! The endpoints: connected when needed, used in turn, left alone for a while after a failure.
+
+use crate::config::{Address, Config};
+use crate::dial::{Link, dial};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+/// Wait after the first failure to connect, and the most (clientv3's dialler waits at most 3 s).
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(3);
+
+/// The endpoints of one client.
+#[derive(Debug)]
+pub struct Pool {
+    slots: Vec<Slot>,
+    next: AtomicUsize,
+    config: Config,
+}
+
+#[derive(Debug)]
+struct Slot {
+    address: Address,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    link: Option<Arc<Link>>,
+    backoff: Duration,
+    /// Not dialled before.
+    retry_at: Option<Instant>,
+    failure: String,
+}
+
+impl Pool {
+    pub fn new(config: &Config) -> Pool {
+        let slot = |endpoint: &String| Slot {
+            address: Address::parse(endpoint),
+            state: Mutex::new(State { link: None, backoff: BACKOFF_MIN, retry_at: None, failure: String::new() }),
+        };
+        let slots = config.endpoints.iter().map(slot).collect();
+        Pool { slots, next: AtomicUsize::new(0), config: config.clone() }
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// How many endpoints there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The first endpoint without its scheme: what Go's client calls its target.
+    pub fn target(&self) -> &str {
+        self.slots.first().map(|slot| slot.address.authority()).unwrap_or_default()
+    }
+
+    /// The next endpoint that is connected or can be. Waits for one until the deadline; then tells the last failure.
+    pub async fn ready(&self, deadline: Option<Instant>) -> Result<Arc<Link>, String> {
+        loop {
+            let first = self.next.fetch_add(1, Ordering::Relaxed);
+            let mut earliest: Option<Instant> = None;
+            let mut failure = String::new();
+            for slot in (0..self.slots.len()).map(|i| &self.slots[(first + i) % self.slots.len()]) {
+                match within(deadline, slot.link(&self.config)).await {
+                    Some(Ok(link)) => return Ok(link),
+                    Some(Err((text, retry_at))) => {
+                        failure = text;
+                        earliest = Some(earliest.map_or(retry_at, |e| e.min(retry_at)));
+                    }
+                    None => return Err(failure),
+                }
+            }
+            let wake = earliest.unwrap_or_else(Instant::now);
+            if deadline.is_some_and(|deadline| wake >= deadline) {
+                if let Some(deadline) = deadline {
+                    tokio::time::sleep_until(deadline).await;
+                }
+                return Err(failure);
+            }
+            tokio::time::sleep_until(wake).await;
+        }
+    }
+}
+
+/// The future's value, unless the deadline comes first.
+pub async fn within<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, future).await.ok(),
+        None => Some(future.await),
+    }
+}
+
+impl Slot {
+    /// The connection, dialled now if need be; or why there is none, and when to ask again.
+    async fn link(&self, config: &Config) -> Result<Arc<Link>, (String, Instant)> {
+        let mut state = self.state.lock().await;
+        if let Some(link) = state.link.as_ref().filter(|link| !link.is_lost()) {
+            return Ok(link.clone());
+        }
+        state.link = None;
+        if let Some(at) = state.retry_at.filter(|at| *at > Instant::now()) {
+            return Err((state.failure.clone(), at));
+        }
+        match dial(&self.address, config).await {
+            Ok(link) => {
+                let link = Arc::new(link);
+                *state =
+                    State { link: Some(link.clone()), backoff: BACKOFF_MIN, retry_at: None, failure: String::new() };
+                Ok(link)
+            }
+            Err(failure) => {
+                let at = Instant::now() + state.backoff;
+                *state = State {
+                    link: None,
+                    backoff: (state.backoff * 2).min(BACKOFF_MAX),
+                    retry_at: Some(at),
+                    failure: failure.clone(),
+                };
+                Err((failure, at))
+            }
+        }
+    }
+}

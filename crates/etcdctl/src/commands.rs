@@ -1,0 +1,388 @@
+//! The table of commands.
+
+use crate::{check, cluster, concurrency, globals, kv, lease, snapshot, txn, watch};
+use etcdutl::cobra::{Call, Command, Exit, Program, flag_usages, help_command};
+use etcdutl::completion;
+
+const KEYS: &str = "Key-value commands";
+const CLUSTER: &str = "Cluster maintenance commands";
+const CONCURRENCY: &str = "Concurrency commands";
+const AUTHENTICATION: &str = "Authentication commands";
+const UTILITY: &str = "Utility commands";
+
+/// etcdctl.
+pub static PROGRAM: Program = Program {
+    root: Command {
+        usage: "etcdctl",
+        long: "Asks and changes an etcd cluster from the command line.",
+        persistent: globals::FLAGS,
+        commands: COMMANDS,
+        ..Command::EMPTY
+    },
+    groups: &[KEYS, CLUSTER, CONCURRENCY, AUTHENTICATION, UTILITY],
+    pointer: "Use \"etcdctl options\" for a list of global command-line options (applies to all commands).",
+    repeats_errors: false,
+};
+
+const COMMANDS: &[Command] = &[
+    Command {
+        usage: "get [options] <key> [range_end]",
+        short: "Prints a key, or all keys of a range",
+        group: KEYS,
+        flags: kv::GET_FLAGS,
+        run: Some(kv::get),
+        ..Command::EMPTY
+    },
+    Command {
+        usage: "put [options] <key> <value> (<value> can also be given from stdin)",
+        short: "Stores a value under a key",
+        long: "Stores a value under a key.\n\nA value that begins with '-' looks like a flag; put '--' before it:\n\n  \
+               etcdctl put <key> -- <value>\n  etcdctl put -- <key> <value>\n\nWithout a value (and without \
+               --ignore-value) standard input is stored, to its last byte:\n\n  etcdctl put <key> < file",
+        group: KEYS,
+        flags: kv::PUT_FLAGS,
+        run: Some(kv::put),
+        ..Command::EMPTY
+    },
+    Command {
+        usage: "del [options] <key> [range_end]",
+        short: "Deletes a key, or all keys of a range [key, range_end)",
+        group: KEYS,
+        flags: kv::DEL_FLAGS,
+        run: Some(kv::del),
+        ..Command::EMPTY
+    },
+    Command {
+        usage: "txn [options]",
+        short: "Does several requests at once, if comparisons hold",
+        long: "Does several requests at once, if comparisons hold.\n\nStandard input holds three lists, each ended by an empty \
+               line: comparisons, requests for when all of them hold, requests for when one does not.\n\n  mod(\"key1\") > \
+               \"0\"\n\n  put key1 \"overwritten\"\n\n  put key1 \"created\"\n  put key2 \"more\"\n\nA comparison is \
+               TARGET(\"KEY\") OPERATOR \"VALUE\" with the targets ver, c (create revision), m (mod revision), val and lease, \
+               and the operators =, !=, > and <.",
+        group: KEYS,
+        flags: txn::FLAGS,
+        run: Some(txn::txn),
+        ..Command::EMPTY
+    },
+    Command {
+        usage: "compaction [options] <revision>",
+        short: "Forgets the history before a revision",
+        group: KEYS,
+        flags: kv::COMPACTION_FLAGS,
+        run: Some(kv::compaction),
+        ..Command::EMPTY
+    },
+    ALARM,
+    Command {
+        usage: "defrag",
+        short: "Gives unused space of the endpoints' databases back to their file systems",
+        group: CLUSTER,
+        flags: cluster::CLUSTER_FLAG,
+        run: Some(cluster::defrag),
+        ..Command::EMPTY
+    },
+    ENDPOINT,
+    Command {
+        usage: "move-leader <transferee-member-id>",
+        short: "Hands leadership over to another member",
+        group: CLUSTER,
+        run: Some(cluster::move_leader),
+        ..Command::EMPTY
+    },
+    Command {
+        usage: "watch [options] [key or prefix] [range_end] [--] [exec-command arg1 arg2 ...]",
+        short: "Prints changes of keys as they happen, or runs a command for each",
+        group: KEYS,
+        flags: watch::FLAGS,
+        run: Some(watch::watch),
+        ..Command::EMPTY
+    },
+    Command {
+        usage: "version",
+        short: "Prints etcdctl's version",
+        group: UTILITY,
+        run: Some(version),
+        ..Command::EMPTY
+    },
+    LEASE,
+    MEMBER,
+    SNAPSHOT,
+    Command {
+        usage: "make-mirror [options] <destination>",
+        short: "Copies keys to another cluster, and their changes",
+        group: UTILITY,
+        run: Some(later),
+        ..Command::EMPTY
+    },
+    Command {
+        usage: "lock <lockname> [exec-command arg1 arg2 ...]",
+        short: "Takes a lock by name and holds it, or runs a command under it",
+        group: CONCURRENCY,
+        flags: concurrency::LOCK_FLAGS,
+        run: Some(concurrency::lock),
+        ..Command::EMPTY
+    },
+    Command {
+        usage: "elect <election-name> [proposal]",
+        short: "Takes part in an election, or prints who leads",
+        group: CONCURRENCY,
+        flags: concurrency::ELECT_FLAGS,
+        run: Some(concurrency::elect),
+        ..Command::EMPTY
+    },
+    Command {
+        usage: "auth",
+        short: "Authentication, on and off",
+        group: AUTHENTICATION,
+        run: Some(later),
+        ..Command::EMPTY
+    },
+    Command { usage: "user", short: "Users", group: AUTHENTICATION, run: Some(later), ..Command::EMPTY },
+    Command {
+        usage: "role",
+        short: "Roles and their permissions",
+        group: AUTHENTICATION,
+        run: Some(later),
+        ..Command::EMPTY
+    },
+    CHECK,
+    Command {
+        usage: "completion [bash|zsh|fish|powershell]",
+        short: "Prints a completion script for a shell",
+        group: UTILITY,
+        one_of: completion::SHELLS,
+        run: Some(completion::run),
+        ..Command::EMPTY
+    },
+    DOWNGRADE,
+    Command {
+        usage: "options",
+        short: "Lists the flags that all commands have",
+        group: UTILITY,
+        run: Some(options),
+        ..Command::EMPTY
+    },
+    Command {
+        usage: "help [command]",
+        short: "Explains a command",
+        group: UTILITY,
+        run: Some(help_command),
+        ..Command::EMPTY
+    },
+];
+
+const SNAPSHOT: Command = Command {
+    usage: "snapshot",
+    short: "Snapshots of a member's database",
+    example: "  # Save a snapshot of the member at this endpoint\n  etcdctl --endpoints=127.0.0.1:2379 snapshot save \
+              /backup/etcd-snapshot.db",
+    group: CLUSTER,
+    commands: &[
+        Command {
+            usage: "save <filename>",
+            short: "Stores a snapshot of a member's database in a file",
+            run: Some(snapshot::save),
+            ..Command::EMPTY
+        },
+        // Spellings of releases before 3.6, which tutorials still show.
+        Command {
+            usage: "status <filename>",
+            short: "Old name of `etcdutl snapshot status`",
+            hidden: true,
+            run: Some(snapshot::status),
+            ..Command::EMPTY
+        },
+        Command {
+            usage: "restore <filename> --data-dir {output dir} [options]",
+            short: "Old name of `etcdutl snapshot restore`",
+            hidden: true,
+            flags: etcdutl::RESTORE_FLAGS,
+            run: Some(snapshot::restore),
+            ..Command::EMPTY
+        },
+    ],
+    ..Command::EMPTY
+};
+
+const CHECK: Command = Command {
+    usage: "check",
+    short: "Tests of the cluster; see `etcdctl check --help`",
+    group: UTILITY,
+    commands: &[
+        Command {
+            usage: "datascale [options]",
+            short: "Tells how much memory the server takes for a load of keys",
+            long: "Tells how much memory the server takes for a load of keys.\n\nOnly the first endpoint is asked.",
+            flags: check::DATASCALE_FLAGS,
+            run: Some(check::datascale),
+            ..Command::EMPTY
+        },
+        Command {
+            usage: "perf [options]",
+            short: "Tells whether the cluster keeps up with a rate of writes",
+            flags: check::PERF_FLAGS,
+            run: Some(check::perf),
+            ..Command::EMPTY
+        },
+    ],
+    ..Command::EMPTY
+};
+
+const ALARM: Command = Command {
+    usage: "alarm",
+    short: "Alarms of the cluster; see `etcdctl alarm --help`",
+    group: CLUSTER,
+    commands: &[
+        Command { usage: "disarm", short: "Ends all alarms", run: Some(cluster::alarm_disarm), ..Command::EMPTY },
+        Command { usage: "list", short: "Lists the alarms", run: Some(cluster::alarm_list), ..Command::EMPTY },
+    ],
+    ..Command::EMPTY
+};
+
+const ENDPOINT: Command = Command {
+    usage: "endpoint",
+    short: "State of the endpoints, one by one; see `etcdctl endpoint --help`",
+    group: CLUSTER,
+    persistent: cluster::CLUSTER_FLAG,
+    commands: &[
+        Command {
+            usage: "health",
+            short: "Tells whether the endpoints serve",
+            run: Some(cluster::health),
+            ..Command::EMPTY
+        },
+        Command {
+            usage: "status",
+            short: "Prints version, size, leader and log position of the endpoints",
+            run: Some(cluster::status),
+            ..Command::EMPTY
+        },
+        Command {
+            usage: "hashkv",
+            short: "Prints a hash of the endpoints' key-value history",
+            flags: cluster::HASHKV_FLAGS,
+            run: Some(cluster::hash_kv),
+            ..Command::EMPTY
+        },
+    ],
+    ..Command::EMPTY
+};
+
+const LEASE: Command = Command {
+    usage: "lease",
+    short: "Leases, which delete their keys when they end; see `etcdctl lease --help`",
+    group: KEYS,
+    commands: &[
+        Command {
+            usage: "grant <ttl>",
+            short: "Makes a lease of so many seconds",
+            run: Some(lease::grant),
+            ..Command::EMPTY
+        },
+        Command { usage: "revoke <leaseID>", short: "Ends a lease", run: Some(lease::revoke), ..Command::EMPTY },
+        Command {
+            usage: "timetolive <leaseID> [options]",
+            short: "Tells how long a lease has left",
+            flags: lease::TIME_TO_LIVE_FLAGS,
+            run: Some(lease::time_to_live),
+            ..Command::EMPTY
+        },
+        Command { usage: "list", short: "Lists the leases", run: Some(lease::list), ..Command::EMPTY },
+        Command {
+            usage: "keep-alive [options] <leaseID>",
+            short: "Renews a lease again and again",
+            flags: lease::KEEP_ALIVE_FLAGS,
+            run: Some(lease::keep_alive),
+            ..Command::EMPTY
+        },
+    ],
+    ..Command::EMPTY
+};
+
+const MEMBER: Command = Command {
+    usage: "member",
+    short: "Members of the cluster; see `etcdctl member --help`",
+    group: CLUSTER,
+    commands: &[
+        Command {
+            usage: "add <memberName> [options]",
+            short: "Adds a member",
+            flags: cluster::MEMBER_ADD_FLAGS,
+            run: Some(cluster::member_add),
+            ..Command::EMPTY
+        },
+        Command {
+            usage: "remove <memberID>",
+            short: "Removes a member",
+            run: Some(cluster::member_remove),
+            ..Command::EMPTY
+        },
+        Command {
+            usage: "update <memberID> [options]",
+            short: "Changes a member's peer URLs",
+            flags: cluster::MEMBER_UPDATE_FLAGS,
+            run: Some(cluster::member_update),
+            ..Command::EMPTY
+        },
+        Command {
+            usage: "list",
+            short: "Lists the members",
+            long: "Lists the members.\n\nIn the format \"simple\" a line holds id, state, name, peer URLs, client URLs and \
+                   whether the member is a learner.",
+            flags: cluster::MEMBER_LIST_FLAGS,
+            run: Some(cluster::member_list),
+            ..Command::EMPTY
+        },
+        Command {
+            usage: "promote <memberID>",
+            short: "Gives a learner a vote",
+            run: Some(cluster::member_promote),
+            ..Command::EMPTY
+        },
+    ],
+    ..Command::EMPTY
+};
+
+const DOWNGRADE: Command = Command {
+    usage: "downgrade",
+    short: "Going back to an older version; see `etcdctl downgrade --help`",
+    group: CLUSTER,
+    commands: &[
+        Command {
+            usage: "validate <TARGET_VERSION>",
+            short: "Checks whether the cluster could go back",
+            run: Some(cluster::downgrade_validate),
+            ..Command::EMPTY
+        },
+        Command {
+            usage: "enable <TARGET_VERSION>",
+            short: "Starts going back",
+            run: Some(cluster::downgrade_enable),
+            ..Command::EMPTY
+        },
+        Command {
+            usage: "cancel",
+            short: "Stays with the present version",
+            run: Some(cluster::downgrade_cancel),
+            ..Command::EMPTY
+        },
+    ],
+    ..Command::EMPTY
+};
+
+fn later(call: &mut Call) -> Result<(), Exit> {
+    let name = call.path.last().map(|command| command.name()).unwrap_or_default();
+    Err(Exit::error(format!("this release of oxetcd's etcdctl does not have the command {name} yet; use Go's etcdctl")))
+}
+
+fn version(_: &mut Call) -> Result<(), Exit> {
+    let api = api::version::CLUSTER.trim_end_matches(".0");
+    println!("etcdctl version: {}\nAPI version: {api}", api::version::SERVER);
+    Ok(())
+}
+
+fn options(_: &mut Call) -> Result<(), Exit> {
+    print!("The following options can be passed to any command:\n\n{}", flag_usages(globals::FLAGS));
+    Ok(())
+}

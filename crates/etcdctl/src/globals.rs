@@ -1,0 +1,257 @@
+//! Global flags, their environment variables, and the client they describe.
+//!
+//! A variable counts as if its flag had been given. Two rules are kinder than Go's 3.7.1, because tutorials and control
+//! planes type just that (walkthroughs W1 and W4): a flag that stands beside its variable wins with a warning, where Go
+//! ends with code 1; and `ETCDCTL_API`, which chose the API long ago, is silent.
+
+use crate::log;
+use crate::output::Display;
+use client::{Address, Client, Config};
+use etcdutl::cobra::{Call, Exit, Flag, Kind, Value};
+use etcdutl::go::{self, log_string};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+const PREFIX: &str = "ETCDCTL_";
+/// gRPC's own limit on what a client takes (`math.MaxInt32`).
+const RECV_BYTES_DEFAULT: i64 = i32::MAX as i64;
+const SEND_BYTES_DEFAULT: i64 = 2 << 20;
+
+/// The global flags. Hidden from help texts; `etcdctl options` shows them.
+pub static FLAGS: &[Flag] = &[
+    Flag::new("endpoints", Kind::List, "127.0.0.1:2379", "addresses of the cluster's members").hidden(),
+    Flag::switch("debug", "print the effective options and more of what the client does").hidden(),
+    Flag::new("write-out", Kind::Text, "simple", "output format: fields, json, protobuf, simple or table")
+        .short('w')
+        .hidden(),
+    Flag::switch("hex", "print byte strings in hexadecimal").hidden(),
+    Flag::new("dial-timeout", Kind::Duration, "2s", "how long a connection may take").hidden(),
+    Flag::new("command-timeout", Kind::Duration, "5s", "how long a short command may take").hidden(),
+    Flag::new("keepalive-time", Kind::Duration, "2s", "interval of pings on a connection").hidden(),
+    Flag::new("keepalive-timeout", Kind::Duration, "6s", "how long a ping's answer may take").hidden(),
+    Flag::new("max-request-bytes", Kind::Int, "0", "largest request that is sent, bytes (0: 2 MiB)").hidden(),
+    Flag::new("max-recv-bytes", Kind::Int, "0", "largest answer that is taken, bytes (0: 2 GiB)").hidden(),
+    Flag::new("insecure-transport", Kind::Bool, "true", "speak plain text where nothing asks for TLS").hidden(),
+    Flag::new("insecure-discovery", Kind::Bool, "true", "take plain-text endpoints from DNS").hidden(),
+    Flag::switch("insecure-skip-tls-verify", "do not check the server's certificate (for tests only)").hidden(),
+    Flag::new("cert", Kind::Text, "", "file of the client's TLS certificate").hidden(),
+    Flag::new("key", Kind::Text, "", "file of the client's TLS key").hidden(),
+    Flag::new("cacert", Kind::Text, "", "file of the authorities that sign the servers' certificates").hidden(),
+    Flag::new("auth-jwt-token", Kind::Text, "", "token to authenticate with, instead of --user").hidden(),
+    Flag::new("user", Kind::Text, "", "name[:password] to authenticate with").hidden(),
+    Flag::new("password", Kind::Text, "", "password to authenticate with; --user is then the name alone").hidden(),
+    Flag::new("discovery-srv", Kind::Text, "", "domain whose SRV records name the endpoints").short('d').hidden(),
+    Flag::new("discovery-srv-name", Kind::Text, "", "service name for --discovery-srv").hidden(),
+];
+
+/// What a command needs: a runtime, a client, a display.
+pub struct Ctl {
+    runtime: Runtime,
+    pub client: Client,
+    pub display: Display,
+    timeout: Duration,
+    timeout_given: bool,
+}
+
+impl Ctl {
+    /// Reads the environment and sets the client up.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the flags, in etcdctl's order and with its codes.
+    pub fn open(call: &mut Call) -> Result<Ctl, Exit> {
+        Ctl::open_logging_as(call, "etcd-client")
+    }
+
+    /// The same; failed attempts are logged under another name.
+    ///
+    /// # Errors
+    /// As [`Ctl::open`].
+    pub fn open_logging_as(call: &mut Call, logger: &'static str) -> Result<Ctl, Exit> {
+        from_environment(call);
+        let given = &call.given;
+        if given.is_true("debug") {
+            debug_dump(call);
+        }
+        let endpoints: Vec<String> = given.list("endpoints").iter().map(|e| e.trim().to_owned()).collect();
+        refuse_what_is_missing(call, &endpoints)?;
+        let display = Display::from_flags(given)?;
+        let user = user(given)?;
+        let (send, recv) = limits(given)?;
+        let config = Config {
+            endpoints,
+            dial_timeout: go::clamp(given.nanoseconds("dial-timeout")),
+            keepalive_time: Some(go::clamp(given.nanoseconds("keepalive-time"))),
+            keepalive_timeout: go::clamp(given.nanoseconds("keepalive-timeout")),
+            send_bytes_max: send,
+            recv_bytes_max: recv,
+            user,
+            token: Some(given.text("auth-jwt-token").to_owned()).filter(|token| !token.is_empty()),
+            observer: Some(Arc::new(move |attempt| log::attempt(logger, attempt))),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Exit::with(2, format!("cannot start: {e}")))?;
+        let client = runtime.block_on(Client::connect(config)).map_err(|e| Exit::with(2, e.to_string()))?;
+        let timeout = go::clamp(given.nanoseconds("command-timeout"));
+        let timeout_given = given.was_given("command-timeout");
+        Ok(Ctl { runtime, client, display, timeout, timeout_given })
+    }
+
+    /// Runs to the end.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// A client whose calls end with `--command-timeout`, counted from now.
+    pub fn timed(&self) -> Client {
+        self.client.with_timeout(self.timeout)
+    }
+
+    /// The time that one command may take.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The same for commands that have no limit unless one is asked for.
+    pub fn timed_if_asked(&self) -> Client {
+        if self.timeout_given { self.timed() } else { self.client.clone() }
+    }
+}
+
+/// The environment variable of a flag.
+fn variable_of(flag: &str) -> String {
+    format!("{PREFIX}{}", flag.to_ascii_uppercase().replace('-', "_"))
+}
+
+/// Sets flags from their variables; warns of variables that name no flag, or one that was given too.
+fn from_environment(call: &mut Call) {
+    let mut inherited: Vec<&'static Flag> = Vec::new();
+    if let Some((_, parents)) = call.path.split_last() {
+        inherited.extend(parents.iter().flat_map(|command| command.persistent));
+    }
+    let watches = call.path.last().is_some_and(|command| command.name() == "watch");
+    for (name, value) in std::env::vars_os() {
+        let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) else { continue };
+        if !name.starts_with(PREFIX) || (watches && name.starts_with("ETCDCTL_WATCH_")) || name == "ETCDCTL_API" {
+            continue;
+        }
+        match inherited.iter().find(|flag| variable_of(flag.name) == name) {
+            None => log::warn(
+                "",
+                "flags/flag.go:94",
+                "unrecognized environment variable",
+                &[("environment-variable", log_string(&format!("{name}={value}")))],
+            ),
+            Some(flag) if call.given.was_given(flag.name) => log::warn(
+                "",
+                "flags/flag.go:86",
+                "conflicting environment variable is shadowed by corresponding command-line flag; the flag is used \
+                 (unset the environment variable to silence this)",
+                &[("environment-variable", log_string(&name))],
+            ),
+            Some(flag) => {
+                // As Go: what can't be read is false or zero.
+                let value = Value::parse(flag.kind, &value).unwrap_or(match flag.kind {
+                    Kind::Bool => Value::Bool(false),
+                    Kind::Duration => Value::Duration(0),
+                    _ => Value::Int(0),
+                });
+                call.given.set(flag, value);
+            }
+        }
+    }
+}
+
+fn debug_dump(call: &Call) {
+    let mut flags: Vec<&Flag> = FLAGS.iter().collect();
+    flags.sort_by_key(|flag| flag.name);
+    for flag in flags {
+        let value = match call.given.value(flag.name) {
+            Some(Value::Bool(b)) => b.to_string(),
+            Some(Value::Text(text)) => text.clone(),
+            Some(Value::Int(n)) => n.to_string(),
+            Some(Value::Uint(n)) => n.to_string(),
+            Some(Value::Duration(n)) => go::format_duration(go::clamp(*n)),
+            Some(Value::List(list)) => format!("[{}]", list.join(",")),
+            None => String::new(),
+        };
+        eprintln!("{}={value}", variable_of(flag.name));
+    }
+}
+
+/// TLS and DNS discovery come in a later release: whoever asks for them is told, not served in plain text.
+fn refuse_what_is_missing(call: &Call, endpoints: &[String]) -> Result<(), Exit> {
+    let given = &call.given;
+    for name in ["cert", "key", "cacert"] {
+        if given.was_given(name) && given.text(name).is_empty() {
+            return Err(Exit::arguments(format!("empty string is passed to --{name} option")));
+        }
+    }
+    let (cert, key) = (given.text("cert"), given.text("key"));
+    if cert.is_empty() != key.is_empty() {
+        let text = format!("KeyFile and CertFile must both be present[key: {key}, cert: {cert}]");
+        return Err(Exit::arguments(text));
+    }
+    for file in [given.text("cacert"), cert, key].into_iter().filter(|file| !file.is_empty()) {
+        if let Err(e) = std::fs::File::open(file) {
+            return Err(Exit::arguments(format!("open {file}: {}", go::os_text(&e))));
+        }
+    }
+    if !given.text("discovery-srv").is_empty() {
+        return Err(Exit::error(
+            "--discovery-srv: this release of oxetcd's etcdctl can't look endpoints up in DNS yet; name them with \
+             --endpoints",
+        ));
+    }
+    let tls_endpoint = endpoints.iter().find(|endpoint| matches!(Address::parse(endpoint), Address::Tls(_)));
+    let plain = endpoints.first().is_some_and(|endpoint| endpoint.starts_with("http://"));
+    let asked = match tls_endpoint {
+        Some(endpoint) => Some(format!("the endpoint {endpoint}")),
+        None if plain => None,
+        None if !cert.is_empty() => Some("--cert".into()),
+        None if !given.text("cacert").is_empty() => Some("--cacert".into()),
+        None if !given.is_true("insecure-transport") => Some("--insecure-transport=false".into()),
+        None if given.is_true("insecure-skip-tls-verify") => Some("--insecure-skip-tls-verify".into()),
+        None => None,
+    };
+    match asked {
+        None => Ok(()),
+        Some(what) => Err(Exit::with(
+            2,
+            format!(
+                "{what} asks for TLS, which this release of oxetcd's etcdctl does not have yet; use a plain-text \
+                 endpoint (http://…), or Go's etcdctl"
+            ),
+        )),
+    }
+}
+
+fn user(given: &etcdutl::cobra::Parsed) -> Result<Option<(String, String)>, Exit> {
+    let user = given.text("user");
+    if user.is_empty() || !given.text("auth-jwt-token").is_empty() {
+        return Ok(None);
+    }
+    if given.was_given("password") {
+        return Ok(Some((user.to_owned(), given.text("password").to_owned())));
+    }
+    match user.split_once(':') {
+        Some((name, password)) => Ok(Some((name.to_owned(), password.to_owned()))),
+        None => Err(Exit::arguments(
+            "--user without a password: this release of oxetcd's etcdctl can't ask for it; use --user=name:password or \
+             --password",
+        )),
+    }
+}
+
+fn limits(given: &etcdutl::cobra::Parsed) -> Result<(usize, usize), Exit> {
+    let (send, recv) = (given.int("max-request-bytes"), given.int("max-recv-bytes"));
+    if send > 0 && recv > 0 && send > recv {
+        let text = format!("gRPC message recv limit ({recv} bytes) must be greater than send limit ({send} bytes)");
+        return Err(Exit::with(2, text));
+    }
+    let or = |n: i64, default: i64| usize::try_from(if n > 0 { n } else { default }).unwrap_or(usize::MAX);
+    Ok((or(send, SEND_BYTES_DEFAULT), or(recv, RECV_BYTES_DEFAULT)))
+}
