@@ -3,7 +3,7 @@
 use crate::backend::{Backend, InMemory, NotInMemory, Records};
 use crate::index::{Item, KeyIndex, Span};
 use crate::members::{Downgrade, Member};
-use crate::tree::{Tree, Weigh};
+use crate::tree::{Strings, Tree, Weigh};
 use crate::{Change, Error, Event, History, Prev};
 use api::pb::etcdserverpb as pb;
 use api::pb::mvccpb::KeyValue;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub struct Lease {
     pub(crate) ttl: i64,
     pub(crate) remaining_ttl: i64,
-    pub(crate) keys: Tree<Bytes, Attached>,
+    pub(crate) keys: Tree<Strings, Attached>,
 }
 
 /// A key's attachment has no content.
@@ -40,7 +40,7 @@ impl Lease {
 
     /// Attached keys, ascending.
     pub fn keys(&self) -> Vec<Bytes> {
-        self.keys.iter().map(|(key, _)| key.clone()).collect()
+        self.keys.iter().map(|(key, _)| Bytes::copy_from_slice(key)).collect()
     }
 }
 
@@ -64,7 +64,7 @@ pub struct Applied {
     pub(crate) compact_revision: i64,
     pub(crate) keys: KeyIndex,
     pub(crate) backend: Backend,
-    pub(crate) leases: Tree<i64, Lease>,
+    pub(crate) leases: Tree<Vec<i64>, Lease>,
     pub(crate) alarms: Arc<BTreeSet<(u64, i32)>>,
     pub(crate) members: Arc<BTreeMap<u64, Member>>,
     pub(crate) removed: Arc<BTreeSet<u64>>,
@@ -370,7 +370,7 @@ pub(crate) fn range<R: Records>(
         inside(item.rev.main, r.min_mod_revision, r.max_mod_revision)
             && inside(item.created, r.min_create_revision, r.max_create_revision)
     };
-    let mut found: Vec<(&Bytes, &Item)> = keys.live(span, at).take(fetch).collect();
+    let mut found: Vec<(&[u8], &Item)> = keys.live(span, at).take(fetch).collect();
     response.count = if found.len() < fetch { found.len() as i64 } else { count(at) };
     found.retain(|(_, item)| passes(item));
     use pb::range_request::SortTarget;
@@ -405,7 +405,7 @@ pub(crate) fn range<R: Records>(
         .into_iter()
         .map(|(key, item)| match r.keys_only {
             true => Ok(KeyValue {
-                key: key.clone(),
+                key: Bytes::copy_from_slice(key),
                 create_revision: item.created,
                 mod_revision: item.rev.main,
                 version: item.version,

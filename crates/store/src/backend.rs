@@ -24,8 +24,8 @@ impl Weigh for Option<Bytes> {}
 /// One layer of changes.
 #[derive(Clone, Debug, Default)]
 pub struct Layer {
-    pub revs: Tree<Rev, Record>,
-    pub other: Tree<(&'static str, Bytes), Option<Bytes>>,
+    pub revs: Tree<Vec<Rev>, Record>,
+    pub other: Tree<Vec<(&'static str, Bytes)>, Option<Bytes>>,
     /// What the content will take in the page store.
     content_bytes: usize,
 }
@@ -48,14 +48,14 @@ impl Layer {
 
     pub fn set_record(&mut self, rev: Rev, record: Record) {
         let new = pair_bytes(REVISION_BYTES, record.value.as_ref());
-        let old = self.revs.insert(rev, record).map_or(0, |old| pair_bytes(REVISION_BYTES, old.value.as_ref()));
+        let old = self.revs.insert(&rev, record).map_or(0, |old| pair_bytes(REVISION_BYTES, old.value.as_ref()));
         self.replace(old, new);
     }
 
     pub fn set(&mut self, bucket: &'static str, key: Bytes, value: Option<Bytes>) {
         let key_len = key.len();
         let new = pair_bytes(key_len, value.as_ref());
-        let old = self.other.insert((bucket, key), value).map_or(0, |old| pair_bytes(key_len, old.as_ref()));
+        let old = self.other.insert(&(bucket, key), value).map_or(0, |old| pair_bytes(key_len, old.as_ref()));
         self.replace(old, new);
     }
 
@@ -177,7 +177,7 @@ impl Backend {
     }
 }
 
-type LayerIter<'a> = crate::tree::Iter<'a, Rev, Record>;
+type LayerIter<'a> = crate::tree::Iter<'a, Vec<Rev>, Record>;
 
 /// Revisions in ascending order: revision, tombstone, bytes.
 pub struct Revisions<'a> {
