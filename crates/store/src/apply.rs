@@ -566,7 +566,8 @@ impl Writing<'_> {
 
     fn delete_range(&mut self, r: &pb::DeleteRangeRequest) -> Result<pb::DeleteRangeResponse, Error> {
         let span = Span { key: &r.key, end: &r.range_end };
-        let keys: Vec<Bytes> = self.store.s.keys.live(span, self.main).map(|(key, _)| Bytes::copy_from_slice(key)).collect();
+        let keys: Vec<Bytes> =
+            self.store.s.keys.live(span, self.main).map(|(key, _)| Bytes::copy_from_slice(key)).collect();
         let mut response = pb::DeleteRangeResponse { deleted: keys.len() as i64, ..Default::default() };
         for key in &keys {
             let old = self.delete(key)?;

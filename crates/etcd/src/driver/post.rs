@@ -8,8 +8,8 @@
 //! connections may have.
 
 use super::Shared;
-use super::readers::{Job, Readers};
 use super::Ticket;
+use super::readers::{Job, Readers};
 use server::member::Outcome;
 use server::{Request, read};
 use std::sync::Arc;
@@ -25,9 +25,15 @@ pub struct Home(pub u8);
 /// One call's part of a batch.
 #[derive(Debug)]
 pub enum Delivery {
-    Answer { out: oneshot::Sender<Outcome>, result: Outcome },
+    Answer {
+        out: oneshot::Sender<Outcome>,
+        result: Outcome,
+    },
     /// A read that the newest published state may answer.
-    Read { ticket: Ticket, request: Request },
+    Read {
+        ticket: Ticket,
+        request: Request,
+    },
 }
 
 /// A network thread's end.
@@ -101,5 +107,48 @@ pub fn run(shared: &Shared, readers: &Readers, ticket: Ticket, request: Request)
         Some(Err(store::Error::Refused(e))) => ticket.answer(Err(e)),
         Some(Err(store::Error::Fatal(text))) => super::core::die(&server::Fatal::new(text)),
         None => readers.run(Job::Read { ticket, request }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticket(home: u8) -> (Ticket, oneshot::Receiver<Outcome>) {
+        let (out, answer) = oneshot::channel();
+        (Ticket::Unary { out, home: Home(home) }, answer)
+    }
+
+    #[test]
+    fn each_thread_gets_its_own_in_order_and_in_one_batch() {
+        let (mut post, mut deliveries) = channels(2);
+        let mut answers = Vec::new();
+        for (n, home) in [1, 0, 1, 1].into_iter().enumerate() {
+            let (ticket, answer) = ticket(home);
+            post.answer(ticket, Err(api::Error::Other(n.to_string().into())));
+            answers.push(answer);
+        }
+        assert!(deliveries.iter_mut().all(|d| d.is_empty()), "nobody is woken before all is gathered");
+        post.send();
+        let texts = |batch: Vec<Delivery>| -> Vec<String> {
+            let text = |delivery| match delivery {
+                Delivery::Answer { result, .. } => result.unwrap_err().to_string(),
+                Delivery::Read { .. } => unreachable!("nothing was to be read"),
+            };
+            batch.into_iter().map(text).collect()
+        };
+        assert_eq!(texts(deliveries[0].try_recv().unwrap()), ["1"]);
+        assert_eq!(texts(deliveries[1].try_recv().unwrap()), ["0", "2", "3"]);
+        post.send();
+        assert!(deliveries.iter_mut().all(|d| d.is_empty()), "an empty batch is not sent");
+    }
+
+    #[test]
+    fn streams_are_read_elsewhere() {
+        let (mut post, _deliveries) = channels(1);
+        let (out, _chunks) = mpsc::channel(1);
+        let request = Request::Range(Default::default());
+        assert!(post.read(Ticket::Chunks(out), request.clone()).is_some());
+        assert!(post.read(ticket(0).0, request).is_none());
     }
 }
