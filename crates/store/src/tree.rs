@@ -423,7 +423,7 @@ mod tests {
         };
         let mut tree = Tree::<Vec<u64>, u64>::default();
         let mut map = BTreeMap::new();
-        let mut clones: Vec<(Tree<Vec<u64>, u64>, BTreeMap<u64, u64>)> = Vec::new();
+        let mut clones = Vec::new();
         for step in 0..60_000_u64 {
             let key = draw(3000);
             if draw(100) < if step / 15_000 % 2 == 0 { 70 } else { 30 } {
@@ -441,7 +441,7 @@ mod tests {
                 clones.push((tree.clone(), map.clone()));
             }
             if clones.len() > 8 {
-                let (tree, map) = clones.remove(draw(8) as usize);
+                let (tree, map): (Tree<Vec<u64>, u64>, BTreeMap<u64, u64>) = clones.remove(draw(8) as usize);
                 assert!(tree.iter().eq(map.iter()));
             }
         }
