@@ -256,12 +256,17 @@ impl Inner {
 
     /// A branch or leaf page with its overflow pages. `hwm` bounds what can be asked for.
     pub fn page(&self, id: u64, hwm: u64) -> Result<Arc<Page>, Error> {
-        if let Some(page) = self.cache.lock().expect("no panic happens under this lock").find(id) {
+        if let Some(page) = self.cached(id) {
             return Ok(page);
         }
         let page = Arc::new(Page::parse(id, self.read_extent(id, hwm)?)?);
         self.cache.lock().expect("no panic happens under this lock").insert(page.clone());
         Ok(page)
+    }
+
+    /// The page, if it is in the cache.
+    pub fn cached(&self, id: u64) -> Option<Arc<Page>> {
+        self.cache.lock().expect("no panic happens under this lock").find(id)
     }
 
     fn read_extent(&self, id: u64, hwm: u64) -> Result<Bytes, Error> {

@@ -40,6 +40,9 @@ impl std::fmt::Debug for View {
     }
 }
 
+/// How pages are brought: [`View::page`] or [`View::cached`].
+type Fetch = fn(&View, u64) -> Result<Arc<Page>, Error>;
+
 /// Where a bucket's tree begins.
 #[derive(Clone, Debug)]
 pub(crate) enum Root {
@@ -94,6 +97,10 @@ impl View {
         self.0.db.page(id, self.0.meta.hwm)
     }
 
+    fn cached(&self, id: u64) -> Result<Arc<Page>, Error> {
+        self.0.db.cached(id).ok_or(Error::NotCached)
+    }
+
     pub(crate) fn load(&self, root: &Root) -> Result<Arc<Page>, Error> {
         match root {
             Root::Page(id) => self.page(*id),
@@ -101,21 +108,24 @@ impl View {
         }
     }
 
-    /// The element of the bucket with exactly this key: value and flags.
-    fn find(&self, root: &Root, key: &[u8]) -> Result<Option<(Bytes, u32)>, Error> {
-        let mut page = self.load(root)?;
+    /// The element of the bucket with exactly this key: value and flags. `fetch` brings pages.
+    fn find(&self, root: &Root, key: &[u8], fetch: Fetch) -> Result<Option<(Bytes, u32)>, Error> {
+        let mut page = match root {
+            Root::Page(id) => fetch(self, *id)?,
+            Root::Inline(page) => page.clone(),
+        };
         for _ in 0..DEPTH_MAX {
             if page.is_leaf() {
                 return Ok(page.search(key).ok().map(|i| (page.value(i), page.flags(i))));
             }
-            page = self.page(page.child(page.child_index(key)))?;
+            page = fetch(self, page.child(page.child_index(key)))?;
         }
         Err(Error::corrupt(page.id, 0, "the tree is too deep: a cycle"))
     }
 
-    fn bucket(&self, name: &[u8]) -> Result<Option<Root>, Error> {
+    fn bucket(&self, name: &[u8], fetch: Fetch) -> Result<Option<Root>, Error> {
         let root = self.0.meta.root;
-        match self.find(&Root::Page(root), name)? {
+        match self.find(&Root::Page(root), name, fetch)? {
             Some((value, flags)) if flags & BUCKET_FLAG != 0 => Ok(Some(parse_bucket(root, &value)?.0)),
             _ => Ok(None),
         }
@@ -136,33 +146,42 @@ impl View {
 
     /// The key's value; `None` when bucket or key is absent.
     pub fn get(&self, bucket: &[u8], key: &[u8]) -> Result<Option<Bytes>, Error> {
-        match self.bucket(bucket)? {
-            Some(root) => Ok(self.find(&root, key)?.map(|(value, _)| value)),
+        self.look_up(bucket, key, View::page)
+    }
+
+    /// The same for those who can't wait for the disk: [`Error::NotCached`] when that would be needed.
+    pub fn get_cached(&self, bucket: &[u8], key: &[u8]) -> Result<Option<Bytes>, Error> {
+        self.look_up(bucket, key, View::cached)
+    }
+
+    fn look_up(&self, bucket: &[u8], key: &[u8], fetch: Fetch) -> Result<Option<Bytes>, Error> {
+        match self.bucket(bucket, fetch)? {
+            Some(root) => Ok(self.find(&root, key, fetch)?.map(|(value, _)| value)),
             None => Ok(None),
         }
     }
 
     /// The bucket's pairs between the bounds, ascending; nothing when the bucket is absent.
     pub fn range(&self, bucket: &[u8], start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<Range, Error> {
-        let root = self.bucket(bucket)?;
+        let root = self.bucket(bucket, View::page)?;
         Ok(Range::new(self.clone(), root, start, end))
     }
 
     /// The same pairs, descending.
     pub fn range_rev(&self, bucket: &[u8], start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<RangeRev, Error> {
-        let root = self.bucket(bucket)?;
+        let root = self.bucket(bucket, View::page)?;
         Ok(RangeRev::new(self.clone(), root, start, end))
     }
 
     /// Whether there is such a bucket.
     pub fn bucket_exists(&self, name: &[u8]) -> Result<bool, Error> {
-        Ok(self.bucket(name)?.is_some())
+        Ok(self.bucket(name, View::page)?.is_some())
     }
 
     /// The bucket's sequence number; `None` when the bucket is absent.
     pub fn sequence(&self, name: &[u8]) -> Result<Option<u64>, Error> {
         let root = self.0.meta.root;
-        match self.find(&Root::Page(root), name)? {
+        match self.find(&Root::Page(root), name, View::page)? {
             Some((value, flags)) if flags & BUCKET_FLAG != 0 => Ok(Some(parse_bucket(root, &value)?.1)),
             _ => Ok(None),
         }

@@ -1,9 +1,9 @@
 //! What apply publishes: one immutable state that any thread may read for as long as it likes.
 
-use crate::backend::Backend;
+use crate::backend::{Backend, InMemory, NotInMemory, Records};
 use crate::index::{Item, KeyIndex, Span};
 use crate::members::{Downgrade, Member};
-use crate::tree::{Tree, Weigh};
+use crate::tree::{Strings, Tree, Weigh};
 use crate::{Change, Error, Event, History, Prev};
 use api::pb::etcdserverpb as pb;
 use api::pb::mvccpb::KeyValue;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub struct Lease {
     pub(crate) ttl: i64,
     pub(crate) remaining_ttl: i64,
-    pub(crate) keys: Tree<Bytes, Attached>,
+    pub(crate) keys: Tree<Strings, Attached>,
 }
 
 /// A key's attachment has no content.
@@ -40,9 +40,12 @@ impl Lease {
 
     /// Attached keys, ascending.
     pub fn keys(&self) -> Vec<Bytes> {
-        self.keys.iter().map(|(key, _)| key.clone()).collect()
+        self.keys.iter().map(|(key, _)| Bytes::copy_from_slice(key)).collect()
     }
 }
+
+/// Keys that a quick range may take.
+const QUICK_KEYS: usize = 16;
 
 /// The hash of a finished compaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +64,7 @@ pub struct Applied {
     pub(crate) compact_revision: i64,
     pub(crate) keys: KeyIndex,
     pub(crate) backend: Backend,
-    pub(crate) leases: Tree<i64, Lease>,
+    pub(crate) leases: Tree<Vec<i64>, Lease>,
     pub(crate) alarms: Arc<BTreeSet<(u64, i32)>>,
     pub(crate) members: Arc<BTreeMap<u64, Member>>,
     pub(crate) removed: Arc<BTreeSet<u64>>,
@@ -129,16 +132,52 @@ impl Applied {
         Ok(response)
     }
 
+    /// The same if it takes only microseconds: few keys, and nothing from disk. Else `None`.
+    pub fn quick_range(&self, r: &pb::RangeRequest) -> Option<Result<pb::RangeResponse, Error>> {
+        if !self.is_small(r) {
+            return None;
+        }
+        match self.range_from(&InMemory(&self.backend), r, self.revision) {
+            Ok(mut response) => {
+                response.header = Some(self.header());
+                Some(Ok(response))
+            }
+            Err(NotInMemory::OnDisk) => None,
+            Err(NotInMemory::Failed(e)) => Some(Err(e)),
+        }
+    }
+
+    fn is_small(&self, r: &pb::RangeRequest) -> bool {
+        let span = Span { key: &r.key, end: &r.range_end };
+        if span.is_point() {
+            return true;
+        }
+        let newest = r.revision <= 0 || r.revision == self.revision;
+        let plain = r.sort_order == 0
+            && [r.min_mod_revision, r.max_mod_revision, r.min_create_revision, r.max_create_revision] == [0; 4];
+        let limited = plain && usize::try_from(r.limit).is_ok_and(|limit| (1..=QUICK_KEYS).contains(&limit));
+        newest && (limited || r.count_only || self.keys.count(span) <= QUICK_KEYS)
+    }
+
     /// Range without a header; `current` is one past the published revision inside a writing txn.
     pub(crate) fn range_at(&self, r: &pb::RangeRequest, current: i64) -> Result<pb::RangeResponse, Error> {
+        self.range_from(&self.backend, r, current)
+    }
+
+    fn range_from<R: Records>(
+        &self,
+        records: &R,
+        r: &pb::RangeRequest,
+        current: i64,
+    ) -> Result<pb::RangeResponse, R::Error> {
         if r.revision > current {
-            return Err(api::Error::FutureRev.into());
+            return Err(Error::from(api::Error::FutureRev).into());
         }
         let at = if r.revision <= 0 { current } else { r.revision };
         if at < self.compact_revision {
-            return Err(api::Error::Compacted.into());
+            return Err(Error::from(api::Error::Compacted).into());
         }
-        range(&self.keys, &self.backend, r, at, at >= current)
+        range(&self.keys, records, r, at, at >= current)
     }
 
     /// A read-only txn (semantics 5.10).
@@ -250,14 +289,17 @@ pub(crate) fn key_of(bytes: &Bytes) -> Result<Bytes, Error> {
     Ok(decode_kv(bytes)?.key)
 }
 
-fn load(backend: &Backend, item: &Item) -> Result<KeyValue, Error> {
-    load_at(backend, item.rev)
+fn load<R: Records>(records: &R, item: &Item) -> Result<KeyValue, R::Error> {
+    load_at(records, item.rev)
 }
 
-pub(crate) fn load_at(backend: &Backend, rev: crate::index::Rev) -> Result<KeyValue, Error> {
-    match backend.put_record(rev)? {
-        Some(bytes) => decode_kv(&bytes),
-        None => Err(Error::Fatal(format!("revision {}_{} is in the index but not in the store", rev.main, rev.sub))),
+pub(crate) fn load_at<R: Records>(records: &R, rev: crate::index::Rev) -> Result<KeyValue, R::Error> {
+    match records.put_record(rev)? {
+        Some(bytes) => Ok(decode_kv(&bytes)?),
+        None => {
+            let text = format!("revision {}_{} is in the index but not in the store", rev.main, rev.sub);
+            Err(Error::Fatal(text).into())
+        }
     }
 }
 
@@ -298,13 +340,13 @@ impl KvHasher {
 }
 
 /// The range itself.
-pub(crate) fn range(
+pub(crate) fn range<R: Records>(
     keys: &KeyIndex,
-    backend: &Backend,
+    records: &R,
     r: &pb::RangeRequest,
     at: i64,
     newest: bool,
-) -> Result<pb::RangeResponse, Error> {
+) -> Result<pb::RangeResponse, R::Error> {
     let span = Span { key: &r.key, end: &r.range_end };
     let count = |from: i64| match newest {
         true => keys.count(span) as i64,
@@ -328,14 +370,14 @@ pub(crate) fn range(
         inside(item.rev.main, r.min_mod_revision, r.max_mod_revision)
             && inside(item.created, r.min_create_revision, r.max_create_revision)
     };
-    let mut found: Vec<(&Bytes, &Item)> = keys.live(span, at).take(fetch).collect();
+    let mut found: Vec<(&[u8], &Item)> = keys.live(span, at).take(fetch).collect();
     response.count = if found.len() < fetch { found.len() as i64 } else { count(at) };
     found.retain(|(_, item)| passes(item));
     use pb::range_request::SortTarget;
     let target = SortTarget::try_from(r.sort_target).unwrap_or(SortTarget::Key);
     let descending = r.sort_order == 2;
     if target == SortTarget::Value {
-        let mut kvs = found.iter().map(|(_, item)| load(backend, item)).collect::<Result<Vec<_>, _>>()?;
+        let mut kvs = found.iter().map(|(_, item)| load(records, item)).collect::<Result<Vec<_>, _>>()?;
         kvs.sort_by(|a, b| if descending { b.value.cmp(&a.value) } else { a.value.cmp(&b.value) });
         response.more = limit.is_some_and(|l| kvs.len() > l);
         kvs.truncate(limit.unwrap_or(usize::MAX));
@@ -363,15 +405,15 @@ pub(crate) fn range(
         .into_iter()
         .map(|(key, item)| match r.keys_only {
             true => Ok(KeyValue {
-                key: key.clone(),
+                key: Bytes::copy_from_slice(key),
                 create_revision: item.created,
                 mod_revision: item.rev.main,
                 version: item.version,
                 ..KeyValue::default()
             }),
-            false => load(backend, item),
+            false => load(records, item),
         })
-        .collect::<Result<_, _>>()?;
+        .collect::<Result<_, R::Error>>()?;
     Ok(response)
 }
 

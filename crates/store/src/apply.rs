@@ -318,7 +318,7 @@ impl Store {
             return Err(api::Error::LeaseExist.into());
         }
         let ttl = r.ttl.max(self.options.min_lease_ttl);
-        self.s.leases.insert(r.id, Lease { ttl, remaining_ttl: 0, keys: Tree::default() });
+        self.s.leases.insert(&r.id, Lease { ttl, remaining_ttl: 0, keys: Tree::default() });
         self.save_lease(r.id);
         effects.push(Effect::LeaseGranted { id: r.id, ttl });
         let header = Some(self.s.header());
@@ -535,7 +535,7 @@ impl Writing<'_> {
             self.detach(before, &key);
         }
         self.store.with_lease(lease, |l| {
-            l.keys.insert(key, Attached);
+            l.keys.insert(&key, Attached);
         });
         let prev = match kv.create_revision == kv.mod_revision {
             true => Prev::None,
@@ -566,7 +566,8 @@ impl Writing<'_> {
 
     fn delete_range(&mut self, r: &pb::DeleteRangeRequest) -> Result<pb::DeleteRangeResponse, Error> {
         let span = Span { key: &r.key, end: &r.range_end };
-        let keys: Vec<Bytes> = self.store.s.keys.live(span, self.main).map(|(key, _)| key.clone()).collect();
+        let keys: Vec<Bytes> =
+            self.store.s.keys.live(span, self.main).map(|(key, _)| Bytes::copy_from_slice(key)).collect();
         let mut response = pb::DeleteRangeResponse { deleted: keys.len() as i64, ..Default::default() };
         for key in &keys {
             let old = self.delete(key)?;

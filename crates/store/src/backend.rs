@@ -24,8 +24,8 @@ impl Weigh for Option<Bytes> {}
 /// One layer of changes.
 #[derive(Clone, Debug, Default)]
 pub struct Layer {
-    pub revs: Tree<Rev, Record>,
-    pub other: Tree<(&'static str, Bytes), Option<Bytes>>,
+    pub revs: Tree<Vec<Rev>, Record>,
+    pub other: Tree<Vec<(&'static str, Bytes)>, Option<Bytes>>,
     /// What the content will take in the page store.
     content_bytes: usize,
 }
@@ -48,14 +48,14 @@ impl Layer {
 
     pub fn set_record(&mut self, rev: Rev, record: Record) {
         let new = pair_bytes(REVISION_BYTES, record.value.as_ref());
-        let old = self.revs.insert(rev, record).map_or(0, |old| pair_bytes(REVISION_BYTES, old.value.as_ref()));
+        let old = self.revs.insert(&rev, record).map_or(0, |old| pair_bytes(REVISION_BYTES, old.value.as_ref()));
         self.replace(old, new);
     }
 
     pub fn set(&mut self, bucket: &'static str, key: Bytes, value: Option<Bytes>) {
         let key_len = key.len();
         let new = pair_bytes(key_len, value.as_ref());
-        let old = self.other.insert((bucket, key), value).map_or(0, |old| pair_bytes(key_len, old.as_ref()));
+        let old = self.other.insert(&(bucket, key), value).map_or(0, |old| pair_bytes(key_len, old.as_ref()));
         self.replace(old, new);
     }
 
@@ -79,15 +79,60 @@ pub struct Backend {
     pub view: bolt::View,
 }
 
-impl Backend {
-    /// The value of a live (put) revision.
-    pub fn put_record(&self, rev: Rev) -> Result<Option<Bytes>, Error> {
-        for layer in [&self.active, &self.frozen] {
-            if let Some(record) = layer.revs.get(&rev) {
-                return Ok(record.value.clone());
-            }
+/// Where the value of a live (put) revision comes from.
+pub trait Records {
+    type Error: From<Error>;
+
+    fn put_record(&self, rev: Rev) -> Result<Option<Bytes>, Self::Error>;
+}
+
+impl Records for Backend {
+    type Error = Error;
+
+    fn put_record(&self, rev: Rev) -> Result<Option<Bytes>, Error> {
+        match self.recent(rev) {
+            Some(record) => Ok(record.value.clone()),
+            None => Ok(self.view.get(schema::KEY.as_bytes(), &revision_key(rev, false))?),
         }
-        Ok(self.view.get(schema::KEY.as_bytes(), &revision_key(rev, false))?)
+    }
+}
+
+/// The records that are in memory.
+pub struct InMemory<'a>(pub &'a Backend);
+
+/// Why memory alone gives no answer.
+#[derive(Debug)]
+pub enum NotInMemory {
+    /// A page would have to be read.
+    OnDisk,
+    Failed(Error),
+}
+
+impl From<Error> for NotInMemory {
+    fn from(e: Error) -> Self {
+        NotInMemory::Failed(e)
+    }
+}
+
+impl Records for InMemory<'_> {
+    type Error = NotInMemory;
+
+    fn put_record(&self, rev: Rev) -> Result<Option<Bytes>, NotInMemory> {
+        if let Some(record) = self.0.recent(rev) {
+            return Ok(record.value.clone());
+        }
+        match self.0.view.get_cached(schema::KEY.as_bytes(), &revision_key(rev, false)) {
+            Ok(value) => Ok(value),
+            Err(bolt::Error::NotCached) => Err(NotInMemory::OnDisk),
+            Err(e) => Err(NotInMemory::Failed(e.into())),
+        }
+    }
+}
+
+impl Backend {
+    /// A revision that the page store lacks.
+    fn recent(&self, rev: Rev) -> Option<&Record> {
+        [&self.active, &self.frozen].into_iter().find_map(|layer| layer.revs.get(&rev))
     }
 
     pub fn get(&self, bucket: &'static str, key: &[u8]) -> Result<Option<Bytes>, Error> {
@@ -132,7 +177,7 @@ impl Backend {
     }
 }
 
-type LayerIter<'a> = crate::tree::Iter<'a, Rev, Record>;
+type LayerIter<'a> = crate::tree::Iter<'a, Vec<Rev>, Record>;
 
 /// Revisions in ascending order: revision, tombstone, bytes.
 pub struct Revisions<'a> {

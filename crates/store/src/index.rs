@@ -1,7 +1,7 @@
 //! The key index: for every key its revisions, the newest first to hand.
 
 use crate::key_history::History;
-use crate::tree::{Tree, Weigh};
+use crate::tree::{Strings, Tree, Weigh};
 use bytes::Bytes;
 
 /// Main revision and the change's number inside it.
@@ -22,7 +22,7 @@ pub struct Item {
 
 /// All keys.
 #[derive(Clone, Debug, Default)]
-pub struct KeyIndex(Tree<Bytes, History>);
+pub struct KeyIndex(Tree<Strings, History>);
 
 /// Keys `[key, end)`; what etcd's key and range_end say.
 #[derive(Clone, Copy, Debug)]
@@ -50,13 +50,13 @@ impl Span<'_> {
 }
 
 impl KeyIndex {
-    pub fn get(&self, key: &Bytes) -> Option<&History> {
+    pub fn get(&self, key: &[u8]) -> Option<&History> {
         self.0.get(key)
     }
 
     /// Records a put: answers created revision and version of it.
-    pub fn put(&mut self, key: &Bytes, rev: Rev) -> (i64, i64) {
-        self.0.update(key.clone(), |slot| {
+    pub fn put(&mut self, key: &[u8], rev: Rev) -> (i64, i64) {
+        self.0.update(key, |slot| {
             let (created, version) = match slot {
                 Some(h) if h.last.version > 0 => (h.last.created, h.last.version + 1),
                 _ => (rev.main, 1),
@@ -66,17 +66,17 @@ impl KeyIndex {
         })
     }
 
-    pub fn tombstone(&mut self, key: &Bytes, rev: Rev) {
-        self.0.update(key.clone(), |slot| extend(slot, Item { rev, created: 0, version: 0 }));
+    pub fn tombstone(&mut self, key: &[u8], rev: Rev) {
+        self.0.update(key, |slot| extend(slot, Item { rev, created: 0, version: 0 }));
     }
 
     /// A revision read back at start, in ascending order.
-    pub fn restore(&mut self, key: Bytes, item: Item) {
+    pub fn restore(&mut self, key: &[u8], item: Item) {
         self.0.update(key, |slot| extend(slot, item));
     }
 
     /// Live keys of the span at `main`, ascending, with their item.
-    pub fn live<'a>(&'a self, span: Span<'a>, main: i64) -> impl Iterator<Item = (&'a Bytes, &'a Item)> + 'a {
+    pub fn live<'a>(&'a self, span: Span<'a>, main: i64) -> impl Iterator<Item = (&'a [u8], &'a Item)> + 'a {
         let found = self.0.range_from(span.key).take_while(move |(key, _)| span.contains(key));
         found.filter_map(move |(key, h)| Some((key, h.at(main)?))).filter(|(_, item)| item.version > 0)
     }
@@ -98,7 +98,7 @@ impl KeyIndex {
         let mut found = self.look(main, from, max);
         let mut budget = max;
         for key in std::mem::take(&mut found.old) {
-            if !self.0.update(key.clone(), |slot| slot.as_mut().is_none_or(|h| h.compact(main, &mut budget))) {
+            if !self.0.update(&key, |slot| slot.as_mut().is_none_or(|h| h.compact(main, &mut budget))) {
                 return Compacted { next: Some(key), ..found };
             }
             if self.get(&key).is_some_and(|h| h.is_gone(main)) {
@@ -112,12 +112,12 @@ impl KeyIndex {
         let mut found = Compacted::default();
         for (n, (key, history)) in self.0.range_from(from).enumerate() {
             if n == max {
-                found.next = Some(key.clone());
+                found.next = Some(Bytes::copy_from_slice(key));
                 break;
             }
             found.keeps |= history.keeps_one(main);
             if history.has_old(main) {
-                found.old.push(key.clone());
+                found.old.push(Bytes::copy_from_slice(key));
             }
         }
         found

@@ -31,7 +31,7 @@ pub struct History {
 #[derive(Clone, Debug, Default)]
 struct Older {
     /// `None` for the many keys whose revisions fit into the tail.
-    chunks: Option<Tree<Rev, Chunk>>,
+    chunks: Option<Tree<Vec<Rev>, Chunk>>,
     /// At most [`CHUNK`].
     tail: Vec<Item>,
 }
@@ -124,8 +124,8 @@ impl Older {
     }
 
     fn add(&mut self, chunk: Chunk) {
-        if let Some(first) = chunk.first() {
-            self.chunks.get_or_insert_default().insert(first.rev, chunk);
+        if let Some(first) = chunk.first().map(|item| item.rev) {
+            self.chunks.get_or_insert_default().insert(&first, chunk);
         }
     }
 

@@ -187,7 +187,7 @@ impl Store {
             // The minimum follows from this start's election timeout: a lease granted under a shorter one is raised.
             let ttl = lease.ttl.max(self.options.min_lease_ttl);
             let kept = crate::applied::Lease { ttl, remaining_ttl: lease.remaining_ttl, keys: Tree::default() };
-            self.s.leases.insert(lease.id, kept);
+            self.s.leases.insert(&lease.id, kept);
         }
         Ok(())
     }
@@ -241,12 +241,12 @@ impl Store {
                 true => drop(attached.remove(&key)),
                 false => drop(attached.insert(key.clone(), kv.lease)),
             }
-            self.s.keys.restore(key, item);
+            self.s.keys.restore(&key, item);
             last = rev.main;
         }
         for (key, id) in attached {
             self.with_lease(id, |lease| {
-                lease.keys.insert(key, crate::applied::Attached);
+                lease.keys.insert(&key, crate::applied::Attached);
             });
         }
         self.s.revision = last.max(finished.unwrap_or(1)).max(scheduled.unwrap_or(1));
@@ -332,7 +332,7 @@ impl Store {
 
     pub(crate) fn with_lease(&mut self, id: i64, change: impl FnOnce(&mut crate::applied::Lease)) {
         if self.s.leases.get(&id).is_some() {
-            self.s.leases.update(id, |slot| {
+            self.s.leases.update(&id, |slot| {
                 if let Some(lease) = slot {
                     change(lease);
                 }

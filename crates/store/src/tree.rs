@@ -1,10 +1,22 @@
 //! A persistent B+tree: clones cost nothing and never change; the owner mutates in place what no clone shares.
 //!
-//! Each inner node keeps the weight of its subtrees, so counting a range takes O(log n). Nodes that a clone holds are
-//! copied once on the way down (`Arc::make_mut`), so a batch of changes after a publication copies each touched node
-//! once.
+//! ```text
+//! Inner: lows [a  k  r]  weights [3 2 4]  children ─┐ Column: shared base ◄── few changes of one's own
+//! Leaf:  keys [a  c  f]  values ──────────────────── ┘
+//! ```
+//!
+//! Each inner node keeps the weight of its subtrees, so counting a range takes O(log n). A node that a clone holds is
+//! copied on the way down, so a batch of changes after a publication copies each touched node once. That copy is what a
+//! write costs most, so it is made cheap: keys change only with their number and are shared until then; values and
+//! children are [`Column`]s, of which a copy shares all but a few.
 
 use std::sync::Arc;
+
+mod column;
+mod keys;
+
+use column::Column;
+pub use keys::{Keys, Strings};
 
 const MAX: usize = 64;
 const MIN: usize = MAX / 4;
@@ -18,16 +30,37 @@ pub trait Weigh {
 
 #[derive(Clone, Debug)]
 enum Node<K, V> {
-    Leaf(Vec<(K, V)>),
-    Inner(Vec<Branch<K, V>>),
+    Leaf(Leaf<K, V>),
+    Inner(Inner<K, V>),
 }
 
 #[derive(Clone, Debug)]
-struct Branch<K, V> {
+struct Leaf<K, V> {
+    keys: Arc<K>,
+    values: Column<V>,
+}
+
+/// One element each for every child.
+#[derive(Clone, Debug)]
+struct Inner<K, V> {
     /// At most the smallest key below.
-    low: K,
+    lows: Arc<K>,
+    weights: Vec<usize>,
+    children: Column<Arc<Node<K, V>>>,
+}
+
+/// A child on its way into a parent.
+struct Branch<K, V> {
     weight: usize,
-    node: Arc<Node<K, V>>,
+    node: Node<K, V>,
+}
+
+/// What an update did to a node.
+struct Updated<R> {
+    result: R,
+    added: bool,
+    /// The value's weight before and after.
+    weights: (usize, usize),
 }
 
 /// An ordered map.
@@ -37,140 +70,200 @@ pub struct Tree<K, V> {
     len: usize,
 }
 
-impl<K, V> Default for Tree<K, V> {
+impl<K: Keys, V> Default for Tree<K, V> {
     fn default() -> Self {
-        Tree { root: Arc::new(Node::Leaf(Vec::new())), len: 0 }
+        Tree { root: Arc::default(), len: 0 }
     }
 }
 
-impl<K: Ord + Clone, V: Clone + Weigh + Default> Node<K, V> {
+impl<K: Keys, V> Default for Node<K, V> {
+    fn default() -> Self {
+        Node::Leaf(Leaf { keys: Arc::default(), values: Column::default() })
+    }
+}
+
+impl<K: Keys, V: Clone + Weigh + Default> Leaf<K, V> {
+    fn weight(&self) -> usize {
+        (0..self.values.len()).map(|at| self.values.get(at).weight()).sum()
+    }
+
+    fn update<R>(&mut self, key: &K::Key, change: impl FnOnce(&mut Option<V>) -> R) -> Updated<R> {
+        let found = self.keys.search(key);
+        // Taken out, not cloned: a second owner would make the change copy what it need not.
+        let mut value = found.ok().map(|at| std::mem::take(self.values.get_mut(at)));
+        let before = value.as_ref().map_or(0, Weigh::weight);
+        let result = change(&mut value);
+        let value = value.unwrap_or_default();
+        let weights = (before, value.weight());
+        match found {
+            Ok(at) => *self.values.get_mut(at) = value,
+            Err(at) => {
+                Arc::make_mut(&mut self.keys).insert(at, key);
+                self.values.all().insert(at, value);
+            }
+        }
+        Updated { result, added: found.is_err(), weights }
+    }
+
+    fn split(&mut self) -> Leaf<K, V> {
+        // Keys that arrive in order leave full nodes behind.
+        let at = self.values.len() * 3 / 4;
+        let values = self.values.all().split_off(at);
+        Leaf { keys: Arc::new(Arc::make_mut(&mut self.keys).split_off(at)), values: values.into() }
+    }
+}
+
+impl<K: Keys, V: Clone + Weigh + Default> Inner<K, V> {
+    fn new(left: Branch<K, V>, right: Branch<K, V>) -> Inner<K, V> {
+        let mut inner = Inner { lows: Arc::default(), weights: Vec::new(), children: Column::default() };
+        inner.insert(0, left);
+        inner.insert(1, right);
+        inner
+    }
+
+    fn find(&self, key: &K::Key) -> usize {
+        self.lows.up_to(key).saturating_sub(1)
+    }
+
+    fn insert(&mut self, at: usize, branch: Branch<K, V>) {
+        Arc::make_mut(&mut self.lows).insert(at, branch.node.low());
+        self.weights.insert(at, branch.weight);
+        self.children.all().insert(at, Arc::new(branch.node));
+    }
+
+    fn take(&mut self, at: usize) -> Arc<Node<K, V>> {
+        Arc::make_mut(&mut self.lows).remove(at);
+        self.weights.remove(at);
+        self.children.all().remove(at)
+    }
+
+    fn update<R>(&mut self, key: &K::Key, change: impl FnOnce(&mut Option<V>) -> R) -> Updated<R> {
+        let at = self.find(key);
+        if key < self.lows.get(at) {
+            let lows = Arc::make_mut(&mut self.lows);
+            lows.remove(at);
+            lows.insert(at, key);
+        }
+        let node = Arc::make_mut(self.children.get_mut(at));
+        let updated = node.update(key, change);
+        let right = node.split_if_full();
+        let (before, after) = updated.weights;
+        self.weights[at] = self.weights[at] + after - before;
+        if let Some(right) = right {
+            self.weights[at] -= right.weight;
+            self.insert(at + 1, right);
+        }
+        updated
+    }
+
+    fn split(&mut self) -> Inner<K, V> {
+        let at = self.children.len() * 3 / 4;
+        let children = self.children.all().split_off(at);
+        let lows = Arc::new(Arc::make_mut(&mut self.lows).split_off(at));
+        Inner { lows, weights: self.weights.split_off(at), children: children.into() }
+    }
+
+    fn remove(&mut self, key: &K::Key) -> Option<V> {
+        let at = self.find(key);
+        let node = Arc::make_mut(self.children.get_mut(at));
+        let removed = node.remove(key)?;
+        self.weights[at] -= removed.weight();
+        match node.len() {
+            0 => drop(self.take(at)),
+            left if left < MIN => self.merge(at.saturating_sub(1)),
+            _ => {}
+        }
+        Some(removed)
+    }
+
+    /// Joins a small child with its right neighbour when both fit into one.
+    fn merge(&mut self, left: usize) {
+        let len = |at: usize| self.children.get(at).len();
+        if left + 1 >= self.children.len() || len(left) + len(left + 1) > MAX {
+            return;
+        }
+        self.weights[left] += self.weights[left + 1];
+        let right = self.take(left + 1);
+        match (Arc::make_mut(self.children.get_mut(left)), Arc::unwrap_or_clone(right)) {
+            (Node::Leaf(a), Node::Leaf(mut b)) => {
+                Arc::make_mut(&mut a.keys).append(&b.keys);
+                a.values.all().append(b.values.all());
+            }
+            (Node::Inner(a), Node::Inner(mut b)) => {
+                Arc::make_mut(&mut a.lows).append(&b.lows);
+                a.weights.append(&mut b.weights);
+                a.children.all().append(b.children.all());
+            }
+            _ => unreachable!("leaves of a B+tree are all at one depth"),
+        }
+    }
+}
+
+impl<K: Keys, V: Clone + Weigh + Default> Node<K, V> {
     fn weight(&self) -> usize {
         match self {
-            Node::Leaf(items) => items.iter().map(|(_, v)| v.weight()).sum(),
-            Node::Inner(branches) => branches.iter().map(|b| b.weight).sum(),
+            Node::Leaf(leaf) => leaf.weight(),
+            Node::Inner(inner) => inner.weights.iter().sum(),
         }
     }
 
     fn len(&self) -> usize {
         match self {
-            Node::Leaf(items) => items.len(),
-            Node::Inner(branches) => branches.len(),
+            Node::Leaf(leaf) => leaf.values.len(),
+            Node::Inner(inner) => inner.children.len(),
         }
     }
 
-    fn low(&self) -> &K {
+    fn low(&self) -> &K::Key {
         match self {
-            Node::Leaf(items) => &items[0].0,
-            Node::Inner(branches) => &branches[0].low,
+            Node::Leaf(leaf) => leaf.keys.get(0),
+            Node::Inner(inner) => inner.lows.get(0),
         }
     }
 
-    fn split(&mut self) -> Node<K, V> {
+    /// Changes the key's value. The node may be one too long then.
+    fn update<R>(&mut self, key: &K::Key, change: impl FnOnce(&mut Option<V>) -> R) -> Updated<R> {
         match self {
-            // Keys that arrive in order leave full nodes behind.
-            Node::Leaf(items) => Node::Leaf(items.split_off(items.len() * 3 / 4)),
-            Node::Inner(branches) => Node::Inner(branches.split_off(branches.len() * 3 / 4)),
+            Node::Leaf(leaf) => leaf.update(key, change),
+            Node::Inner(inner) => inner.update(key, change),
         }
     }
 
-    fn branch(self) -> Branch<K, V> {
-        Branch { low: self.low().clone(), weight: self.weight(), node: Arc::new(self) }
-    }
-
-    /// Changes the key's value; a split's right half comes back.
-    fn update<R>(&mut self, key: K, change: impl FnOnce(&mut Option<V>) -> R) -> (R, bool, Option<Branch<K, V>>) {
-        let (result, new) = match self {
-            Node::Leaf(items) => match items.binary_search_by(|(k, _)| k.cmp(&key)) {
-                Ok(at) => {
-                    // Taken out, not cloned: a second owner would make the change copy what it need not.
-                    let mut value = Some(std::mem::take(&mut items[at].1));
-                    let result = change(&mut value);
-                    items[at].1 = value.unwrap_or_default();
-                    (result, false)
-                }
-                Err(at) => {
-                    let mut value = None;
-                    let result = change(&mut value);
-                    items.insert(at, (key, value.unwrap_or_default()));
-                    (result, true)
-                }
-            },
-            Node::Inner(branches) => {
-                let at = find(branches, &key);
-                let branch = &mut branches[at];
-                if key < branch.low {
-                    branch.low = key.clone();
-                }
-                let node = Arc::make_mut(&mut branch.node);
-                let (result, new, right) = node.update(key, change);
-                branch.weight = node.weight();
-                if let Some(right) = right {
-                    branches.insert(at + 1, right);
-                }
-                (result, new)
-            }
+    /// The right half of a node that is too long.
+    fn split_if_full(&mut self) -> Option<Branch<K, V>> {
+        if self.len() <= MAX {
+            return None;
+        }
+        let node = match self {
+            Node::Leaf(leaf) => Node::Leaf(leaf.split()),
+            Node::Inner(inner) => Node::Inner(inner.split()),
         };
-        let right = (self.len() > MAX).then(|| self.split().branch());
-        (result, new, right)
+        Some(Branch { weight: node.weight(), node })
     }
 
-    fn floor(&self, key: &K) -> Option<(&K, &V)> {
+    fn floor(&self, key: &K::Key) -> Option<(&K::Key, &V)> {
         #[cfg(test)]
         FLOOR_STEPS.set(FLOOR_STEPS.get() + 1);
         match self {
-            Node::Leaf(items) => items[..items.partition_point(|(k, _)| k <= key)].last().map(|(k, v)| (k, v)),
-            Node::Inner(branches) => {
-                // A branch's `low` may be below its smallest key: then the answer ends the branch before.
-                let below = &branches[..branches.partition_point(|b| b.low <= *key)];
-                below.iter().rev().find_map(|b| b.node.floor(key))
-            }
+            Node::Leaf(leaf) => leaf.keys.up_to(key).checked_sub(1).map(|at| (leaf.keys.get(at), leaf.values.get(at))),
+            // A child's `low` may be below its smallest key: then the answer ends the child before.
+            Node::Inner(inner) => (0..inner.lows.up_to(key)).rev().find_map(|at| inner.children.get(at).floor(key)),
         }
     }
 
-    fn remove(&mut self, key: &K) -> Option<V> {
+    fn remove(&mut self, key: &K::Key) -> Option<V> {
         match self {
-            Node::Leaf(items) => {
-                let at = items.binary_search_by(|(k, _)| k.cmp(key)).ok()?;
-                Some(items.remove(at).1)
+            Node::Leaf(leaf) => {
+                let at = leaf.keys.search(key).ok()?;
+                Arc::make_mut(&mut leaf.keys).remove(at);
+                Some(leaf.values.all().remove(at))
             }
-            Node::Inner(branches) => {
-                let at = find(branches, key);
-                let node = Arc::make_mut(&mut branches[at].node);
-                let removed = node.remove(key)?;
-                let left = node.len();
-                branches[at].weight = node.weight();
-                if left == 0 {
-                    branches.remove(at);
-                } else if left < MIN {
-                    merge(branches, at);
-                }
-                Some(removed)
-            }
+            Node::Inner(inner) => inner.remove(key),
         }
     }
 }
 
-fn find<K: Ord, V>(branches: &[Branch<K, V>], key: &K) -> usize {
-    branches.partition_point(|b| b.low <= *key).saturating_sub(1)
-}
-
-/// Joins a small node with a neighbour when both fit into one.
-fn merge<K: Ord + Clone, V: Clone + Weigh + Default>(branches: &mut Vec<Branch<K, V>>, at: usize) {
-    let left = if at == 0 { 0 } else { at - 1 };
-    if left + 1 >= branches.len() || branches[left].node.len() + branches[left + 1].node.len() > MAX {
-        return;
-    }
-    let right = branches.remove(left + 1);
-    let into = Arc::make_mut(&mut branches[left].node);
-    match (into, Arc::unwrap_or_clone(right.node)) {
-        (Node::Leaf(a), Node::Leaf(b)) => a.extend(b),
-        (Node::Inner(a), Node::Inner(b)) => a.extend(b),
-        _ => unreachable!("leaves of a B+tree are all at one depth"),
-    }
-    branches[left].weight += right.weight;
-}
-
-impl<K: Ord + Clone, V: Clone + Weigh + Default> Tree<K, V> {
+impl<K: Keys, V: Clone + Weigh + Default> Tree<K, V> {
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -180,88 +273,89 @@ impl<K: Ord + Clone, V: Clone + Weigh + Default> Tree<K, V> {
         self.root.weight()
     }
 
-    pub fn get(&self, key: &K) -> Option<&V> {
+    pub fn get(&self, key: &K::Key) -> Option<&V> {
         let mut node = &*self.root;
         loop {
             match node {
-                Node::Leaf(items) => {
-                    return items.binary_search_by(|(k, _)| k.cmp(key)).ok().map(|at| &items[at].1);
-                }
-                Node::Inner(branches) => node = &branches[find(branches, key)].node,
+                Node::Leaf(leaf) => return leaf.keys.search(key).ok().map(|at| leaf.values.get(at)),
+                Node::Inner(inner) => node = inner.children.get(inner.find(key)),
             }
         }
     }
 
     /// Lets `change` set the key's value, given the old one; answers what `change` answers.
-    pub fn update<R>(&mut self, key: K, change: impl FnOnce(&mut Option<V>) -> R) -> R {
+    pub fn update<R>(&mut self, key: &K::Key, change: impl FnOnce(&mut Option<V>) -> R) -> R {
         let root = Arc::make_mut(&mut self.root);
-        let (result, new, right) = root.update(key, change);
-        self.len += usize::from(new);
-        if let Some(right) = right {
-            let left = std::mem::replace(root, Node::Leaf(Vec::new())).branch();
-            *root = Node::Inner(vec![left, right]);
+        let updated = root.update(key, change);
+        self.len += usize::from(updated.added);
+        if let Some(right) = root.split_if_full() {
+            let node = std::mem::take(root);
+            *root = Node::Inner(Inner::new(Branch { weight: node.weight(), node }, right));
         }
-        result
+        updated.result
     }
 
-    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
+    pub fn insert(&mut self, key: &K::Key, value: V) -> Option<V> {
         self.update(key, |slot| slot.replace(value))
     }
 
-    pub fn remove(&mut self, key: &K) -> Option<V> {
+    pub fn remove(&mut self, key: &K::Key) -> Option<V> {
         self.get(key)?;
         let root = Arc::make_mut(&mut self.root);
         let removed = root.remove(key)?;
         self.len -= 1;
         loop {
             match root {
-                Node::Inner(branches) if branches.is_empty() => *root = Node::Leaf(Vec::new()),
-                Node::Inner(branches) if branches.len() == 1 => {
-                    let only = branches.remove(0).node;
+                Node::Inner(inner) if inner.children.len() == 0 => *root = Node::default(),
+                Node::Inner(inner) if inner.children.len() == 1 => {
+                    let only = inner.take(0);
                     *root = Arc::unwrap_or_clone(only);
+                    continue;
                 }
-                _ => return Some(removed),
+                _ => {}
             }
+            return Some(removed);
         }
     }
 
     /// Weight of all keys below `key`.
-    pub fn weight_before(&self, key: &K) -> usize {
+    pub fn weight_before(&self, key: &K::Key) -> usize {
         let mut node = &*self.root;
         let mut sum = 0;
         loop {
             match node {
-                Node::Leaf(items) => {
-                    return sum + items.iter().take_while(|(k, _)| k < key).map(|(_, v)| v.weight()).sum::<usize>();
+                Node::Leaf(leaf) => {
+                    let below = 0..leaf.keys.below(key);
+                    return sum + below.map(|at| leaf.values.get(at).weight()).sum::<usize>();
                 }
-                Node::Inner(branches) => {
-                    let at = find(branches, key);
-                    sum += branches[..at].iter().map(|b| b.weight).sum::<usize>();
-                    node = &branches[at].node;
+                Node::Inner(inner) => {
+                    let at = inner.find(key);
+                    sum += inner.weights[..at].iter().sum::<usize>();
+                    node = inner.children.get(at);
                 }
             }
         }
     }
 
     /// The pair with the greatest key at or below `key`.
-    pub fn floor(&self, key: &K) -> Option<(&K, &V)> {
+    pub fn floor(&self, key: &K::Key) -> Option<(&K::Key, &V)> {
         self.root.floor(key)
     }
 
     /// All pairs from `key` on, ascending.
-    pub fn range_from(&self, key: &K) -> Iter<'_, K, V> {
+    pub fn range_from(&self, key: &K::Key) -> Iter<'_, K, V> {
         let mut iter = Iter { stack: Vec::new() };
         let mut node = &*self.root;
         loop {
             match node {
-                Node::Leaf(items) => {
-                    iter.stack.push((node, items.partition_point(|(k, _)| k < key)));
+                Node::Leaf(leaf) => {
+                    iter.stack.push((node, leaf.keys.below(key)));
                     return iter;
                 }
-                Node::Inner(branches) => {
-                    let at = find(branches, key);
+                Node::Inner(inner) => {
+                    let at = inner.find(key);
                     iter.stack.push((node, at + 1));
-                    node = &branches[at].node;
+                    node = inner.children.get(at);
                 }
             }
         }
@@ -279,8 +373,8 @@ pub struct Iter<'a, K, V> {
     stack: Vec<(&'a Node<K, V>, usize)>,
 }
 
-impl<'a, K, V> Iterator for Iter<'a, K, V> {
-    type Item = (&'a K, &'a V);
+impl<'a, K: Keys, V: Clone> Iterator for Iter<'a, K, V> {
+    type Item = (&'a K::Key, &'a V);
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -288,14 +382,9 @@ impl<'a, K, V> Iterator for Iter<'a, K, V> {
             let at = *next;
             *next += 1;
             match node {
-                Node::Leaf(items) => match items.get(at) {
-                    Some((k, v)) => return Some((k, v)),
-                    None => drop(self.stack.pop()),
-                },
-                Node::Inner(branches) => match branches.get(at) {
-                    Some(branch) => self.stack.push((&branch.node, 0)),
-                    None => drop(self.stack.pop()),
-                },
+                Node::Leaf(leaf) if at < leaf.values.len() => return Some((leaf.keys.get(at), leaf.values.get(at))),
+                Node::Inner(inner) if at < inner.children.len() => self.stack.push((inner.children.get(at), 0)),
+                _ => drop(self.stack.pop()),
             }
         }
     }
@@ -332,13 +421,13 @@ mod tests {
             random ^= random << 17;
             random % n
         };
-        let mut tree = Tree::default();
+        let mut tree = Tree::<Vec<u64>, u64>::default();
         let mut map = BTreeMap::new();
-        let mut clones: Vec<(Tree<u64, u64>, BTreeMap<u64, u64>)> = Vec::new();
+        let mut clones = Vec::new();
         for step in 0..60_000_u64 {
             let key = draw(3000);
             if draw(100) < if step / 15_000 % 2 == 0 { 70 } else { 30 } {
-                assert_eq!(tree.insert(key, step), map.insert(key, step));
+                assert_eq!(tree.insert(&key, step), map.insert(key, step));
             } else {
                 assert_eq!(tree.remove(&key), map.remove(&key));
             }
@@ -352,7 +441,7 @@ mod tests {
                 clones.push((tree.clone(), map.clone()));
             }
             if clones.len() > 8 {
-                let (tree, map) = clones.remove(draw(8) as usize);
+                let (tree, map): (Tree<Vec<u64>, u64>, BTreeMap<u64, u64>) = clones.remove(draw(8) as usize);
                 assert!(tree.iter().eq(map.iter()));
             }
         }

@@ -1,6 +1,7 @@
 //! The core's thread: member, log and apply, inline. It alone decides; everything that queued while the last sync
 //! ran goes through the next one together.
 
+use super::post::Post;
 use super::readers::{Job, Readers};
 use super::{Clock, Inbox, Shared, Ticket};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -29,6 +30,7 @@ pub struct Core {
     pub inbox: Receiver<Message>,
     pub shared: Arc<Shared>,
     pub readers: Readers,
+    pub post: Post,
     pub hub: super::hub::Feed,
     pub checkpointer: crossbeam_channel::Sender<Box<server::member::CheckpointJob>>,
     pub clock: Clock,
@@ -111,8 +113,12 @@ impl Core {
     fn deliver(&mut self, outputs: &mut Vec<Output<Ticket>>) {
         for output in outputs.drain(..) {
             match output {
-                Output::Reply { ticket, result } => ticket.answer(result),
-                Output::Read { ticket, request } => self.readers.run(Job::Read { ticket, request }),
+                Output::Reply { ticket, result } => self.post.answer(ticket, result),
+                Output::Read { ticket, request } => {
+                    if let Some((ticket, request)) = self.post.read(ticket, request) {
+                        self.readers.run(Job::Read { ticket, request });
+                    }
+                }
                 Output::Snapshot { ticket } => self.readers.run(Job::Snapshot { ticket }),
                 Output::Published { applied, changes } => {
                     self.shared.applied.store(applied.clone());
@@ -130,6 +136,7 @@ impl Core {
                 Output::Note(text) => info!("{text}"),
             }
         }
+        self.post.send();
     }
 }
 

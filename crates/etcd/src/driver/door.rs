@@ -1,6 +1,7 @@
 //! The member as the doors see it.
 
-use super::readers::{Job, Readers};
+use super::post::{self, Home};
+use super::readers::Readers;
 use super::{Inbox, Shared, Ticket, core, hub};
 use api::pb::etcdserverpb as pb;
 use crossbeam_channel::TrySendError;
@@ -14,13 +15,16 @@ const CHUNKS: usize = 4;
 /// … and pieces of a database snapshot, of 32 KiB.
 const IMAGE_PIECES: usize = 32;
 
-/// Hands requests to the core's thread.
+/// Hands requests of one network thread to the core's.
+#[derive(Clone)]
 pub struct Door {
     pub inbox: Inbox,
     pub streams: hub::Streams,
     pub readers: Readers,
     pub shared: Arc<Shared>,
     pub identity: (u64, u64),
+    /// Whose calls these are.
+    pub home: Home,
 }
 
 impl Door {
@@ -42,11 +46,11 @@ fn refuse(message: core::Message, e: api::Error) {
 impl rpc::Member for Door {
     fn call(&self, _caller: Caller, request: Request) -> Answer {
         let (out, answer) = oneshot::channel();
-        let ticket = Ticket::Unary(out);
+        let ticket = Ticket::Unary { out, home: self.home };
         match request {
             // Whatever the newest state says is right: no need to wait for the core, and so for the log.
             Request::Range(range) if range.serializable => match store::validate::check_range(&range) {
-                Ok(()) => self.readers.run(Job::Read { ticket, request: Request::Range(range) }),
+                Ok(()) => post::run(&self.shared, &self.readers, ticket, Request::Range(range)),
                 Err(e) => ticket.answer(Err(e)),
             },
             request => self.send(core::Message::Call { ticket, request }),

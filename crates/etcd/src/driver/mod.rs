@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! network threads ──Call──► core (member, log, apply) ──► readers ─┐
-//!       ▲                     │   └─ Checkpoint ─► checkpointer    │ answers
+//!       ▲ ▲────post───────────┤   └─ Checkpoint ─► checkpointer    │ post: answers
 //!       │ responses           └─ Published ─► hub ─ ReadHistory ─► readers
 //!       └──────────────────────────────────────┴──────────────────┘
 //! ```
@@ -11,6 +11,7 @@ pub mod core;
 pub mod door;
 pub mod hub;
 mod net;
+pub mod post;
 pub mod readers;
 mod start;
 
@@ -18,7 +19,7 @@ pub use start::run;
 
 use api::pb::etcdserverpb as pb;
 use arc_swap::ArcSwap;
-use server::Response;
+use server::member::Outcome;
 use std::ffi::OsStr;
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
@@ -38,7 +39,7 @@ type Image = mpsc::Sender<Result<Option<pb::SnapshotResponse>, api::Error>>;
 /// Who waits for an answer, and how it reaches him.
 #[derive(Debug)]
 pub enum Ticket {
-    Unary(oneshot::Sender<Result<Response, api::Error>>),
+    Unary { out: oneshot::Sender<Outcome>, home: post::Home },
     Chunks(Chunks),
     Image(Image),
 }

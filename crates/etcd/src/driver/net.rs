@@ -1,6 +1,7 @@
 //! Sockets of the member: listening, the threads that serve connections, signals.
 
 use super::door::Door;
+use super::post::{self, Deliveries, Home};
 use crate::config::{Config, Url};
 use rpc::{Limits, Listener};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -115,11 +116,23 @@ fn single_threaded() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// Serves clients until SIGINT or SIGTERM; answers the signal's number once open calls have ended.
+/// How many network threads this machine is given.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(NETWORK_THREADS_MAX)
+}
+
+/// Serves clients until SIGINT or SIGTERM, with a thread for each of `post`; answers the signal's number once open calls
+/// have ended.
 ///
 /// # Errors
 /// Threads or signal handlers can't be had.
-pub fn serve(config: &Config, listeners: Listeners, connections: usize, door: &Arc<Door>) -> Result<i32, Fatal> {
+pub fn serve(
+    config: &Config,
+    listeners: Listeners,
+    connections: usize,
+    door: &Door,
+    post: Vec<Deliveries>,
+) -> Result<i32, Fatal> {
     let failed = |e: io::Error| Fatal::new(format!("cannot serve clients: {e}"));
     let limits = Limits {
         max_request_bytes: usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX),
@@ -130,15 +143,18 @@ pub fn serve(config: &Config, listeners: Listeners, connections: usize, door: &A
         election_timeout: Duration::from_millis(config.election_timeout),
     };
     let (stop, stopped) = watch::channel(false);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut dealt = Vec::new();
     let mut threads = Vec::new();
-    for n in 0..cores.min(NETWORK_THREADS_MAX) {
+    for (home, deliveries) in (0..).map(Home).zip(post) {
         let (deal, taken) = mpsc::unbounded_channel();
         dealt.push(deal);
-        let (door, stopped, runtime) = (door.clone(), stopped.clone(), single_threaded().map_err(failed)?);
-        let thread = std::thread::Builder::new().name(format!("network-{n}"));
-        let work = move || runtime.block_on(rpc::serve(taken, door, limits, stopped));
+        let door = Arc::new(Door { home, ..door.clone() });
+        let (stopped, runtime) = (stopped.clone(), single_threaded().map_err(failed)?);
+        let thread = std::thread::Builder::new().name(format!("network-{}", home.0));
+        let work = move || {
+            runtime.spawn(post::deliver(deliveries, door.shared.clone(), door.readers.clone()));
+            runtime.block_on(rpc::serve(taken, door, limits, stopped));
+        };
         threads.push(thread.spawn(work).map_err(failed)?);
     }
     let Listeners { runtime, listeners, sockets } = listeners;

@@ -1,4 +1,5 @@
-//! Reader threads: everything that only looks, on the newest published state.
+//! Reader threads: everything that only looks, on the newest published state, and takes longer than a network thread may
+//! be held up.
 //!
 //! Unary reads and history share a small pool. A stream (RangeStream, Snapshot) may be as slow as its client, so it has
 //! a thread of its own: clients that stop reading must not take the pool away from the others. What it looks at is held
@@ -214,7 +215,7 @@ impl Ticket {
     /// Delivers the answer; a caller that went away is fine.
     pub fn answer(self, result: Result<Response, api::Error>) {
         match (self, result) {
-            (Ticket::Unary(out), result) => drop(out.send(result)),
+            (Ticket::Unary { out, .. }, result) => drop(out.send(result)),
             (Ticket::Chunks(out), Err(e)) => drop(out.try_send(Err(e))),
             (Ticket::Image(out), Err(e)) => drop(out.try_send(Err(e))),
             (Ticket::Chunks(_) | Ticket::Image(_), Ok(_)) => {}

@@ -1,6 +1,6 @@
 //! Bringing one member up and down: from a checked configuration to threads and sockets, and back.
 
-use super::{Clock, Shared, core, door::Door, hub, net, readers::Readers};
+use super::{Clock, Shared, core, door::Door, hub, net, post, readers::Readers};
 use crate::config::{self, Config, gates::Gate};
 use arc_swap::ArcSwap;
 use crossbeam_channel::bounded;
@@ -84,12 +84,13 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
     spawn("watch-hub", move || runner.run())?;
     let checkpoint_inbox = inbox.clone();
     spawn("checkpointer", move || core::checkpointer(&job_queue, &checkpoint_inbox))?;
-    let door =
-        Arc::new(Door { inbox: inbox.clone(), streams, readers: readers.clone(), shared: shared.clone(), identity });
-    let core = core::Core { member, inbox: queue, shared, readers, hub: feed, checkpointer: jobs, clock };
+    let (post, deliveries) = post::channels(net::threads());
+    let (home, shares, lists) = (post::Home(0), shared.clone(), readers.clone());
+    let door = Door { inbox: inbox.clone(), streams, readers: lists, shared: shares, identity, home };
+    let core = core::Core { member, inbox: queue, shared, readers, post, hub: feed, checkpointer: jobs, clock };
     let core = spawn("core", move || core.run(early))?;
 
-    let signal = net::serve(config, listeners, connections, &door)?;
+    let signal = net::serve(config, listeners, connections, &door, deliveries)?;
     // The core may be gone already; then there is nothing left to stop.
     drop(inbox.send(core::Message::Stop));
     core.join().map_err(|_| Fatal::new("the core's thread panicked"))?;

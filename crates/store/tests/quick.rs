@@ -1,0 +1,105 @@
+//! Quick ranges: the same answer as any other range, or none.
+
+mod world;
+
+use api::pb::etcdserverpb as pb;
+use bytes::Bytes;
+use store::{Applied, Options};
+use world::World;
+
+struct Rng(u64);
+
+impl Rng {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+
+    fn key(&mut self) -> Bytes {
+        match self.below(12) {
+            0 => Bytes::from_static(&[0]),
+            _ => format!("{:03}", self.below(300)).into(),
+        }
+    }
+
+    fn request(&mut self) -> pb::RangeRequest {
+        let single = self.below(2) == 0;
+        let mut sometimes = |n: u64| if self.below(4) == 0 { self.below(n) as i64 } else { 0 };
+        pb::RangeRequest {
+            limit: sometimes(40),
+            revision: sometimes(900),
+            sort_order: sometimes(3) as i32,
+            sort_target: sometimes(5) as i32,
+            keys_only: sometimes(2) != 0,
+            count_only: sometimes(2) != 0,
+            min_mod_revision: sometimes(900),
+            max_create_revision: sometimes(900),
+            key: self.key(),
+            range_end: if single { Bytes::new() } else { self.key() },
+            ..Default::default()
+        }
+    }
+}
+
+/// Requests that were answered quickly; each as [`Applied::range`] answers it.
+fn quick(applied: &Applied, rng: &mut Rng) -> Vec<pb::RangeRequest> {
+    let requests = std::iter::repeat_with(|| rng.request()).take(3000);
+    let answered = requests.filter(|r| match applied.quick_range(r) {
+        Some(quick) => {
+            assert_eq!(quick.unwrap_or_default(), applied.range(r).unwrap_or_default(), "{r:?}");
+            true
+        }
+        None => false,
+    });
+    answered.collect()
+}
+
+fn history(options: Options) -> (World, Rng) {
+    let (mut world, mut rng) = (World::new(options), Rng(88_172_645_463_325_252));
+    for n in 0..800 {
+        let key = format!("{:03}", rng.below(300));
+        match rng.below(5) {
+            0 => world.delete(&key).unwrap(),
+            _ => world.put(&key, vec![b'v'; 100]).unwrap(),
+        };
+        if n == 300 {
+            world.compact(200);
+        }
+    }
+    (world, rng)
+}
+
+#[test]
+fn a_quick_range_is_what_a_range_would_be() {
+    let (mut world, mut rng) = history(Options { cache_bytes: 16 << 20, ..Options::default() });
+    for stored in [false, true] {
+        if stored {
+            world.checkpoint();
+        }
+        let (applied, _) = world.publish();
+        // Reads everything, so that the cache has it.
+        applied.hash_kv(0).unwrap();
+        let answered = quick(&applied, &mut rng);
+        assert!(answered.iter().filter(|r| r.range_end.is_empty()).count() > 1000, "single keys always");
+        assert!(answered.iter().filter(|r| !r.range_end.is_empty()).count() > 100);
+        let short = answered
+            .iter()
+            .all(|r| r.range_end.is_empty() || r.count_only || applied.range(r).unwrap().kvs.len() <= 16);
+        assert!(short, "more than 16 keys are no quick answer");
+    }
+}
+
+#[test]
+fn what_lies_on_disk_is_no_quick_answer() {
+    let (mut world, mut rng) = history(Options::default());
+    world = world.restart(Options { cache_bytes: 0, ..Options::default() });
+    let (applied, _) = world.publish();
+    let live = |r: &pb::RangeRequest| applied.range(r).is_ok_and(|answer| !r.keys_only && !answer.kvs.is_empty());
+    assert!(!quick(&applied, &mut rng).iter().any(live));
+    let one = pb::RangeRequest { key: "new".into(), ..Default::default() };
+    world.put("new", "v").unwrap();
+    let (applied, _) = world.publish();
+    assert_eq!(applied.quick_range(&one).unwrap().unwrap().kvs[0].value, "v", "in no page yet");
+}
