@@ -1,6 +1,5 @@
 //! Command lines as cobra and pflag read them: texts, usage and defaults are those of etcd's `benchmark`.
 
-use crate::number;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
@@ -162,24 +161,18 @@ fn line(flag: &Flag) -> (String, String) {
 fn check(flag: &Flag, value: &str) -> Result<(), String> {
     let syntax = |function: &str| format!("strconv.{function}: parsing {value:?}: invalid syntax");
     match flag.kind {
-        Kind::Bool => bool_of(value).map(|_| ()).ok_or_else(|| syntax("ParseBool")),
+        Kind::Bool => go::parse_bool(value).map(|_| ()).map_err(String::from),
         Kind::Int => value.parse::<i64>().map(|_| ()).map_err(|_| syntax("ParseInt")),
         Kind::Uint => value.parse::<u32>().map(|_| ()).map_err(|_| syntax("ParseUint")),
         Kind::Float => value.parse::<f64>().map(|_| ()).map_err(|_| syntax("ParseFloat")),
-        Kind::Duration => {
-            number::parse_duration(value).map(|_| ()).ok_or_else(|| format!("time: invalid duration {value:?}"))
-        }
+        Kind::Duration => duration_of(value).map(|_| ()).ok_or_else(|| format!("time: invalid duration {value:?}")),
         Kind::String | Kind::Strings => Ok(()),
     }
 }
 
-/// Go's `strconv.ParseBool`.
-fn bool_of(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
-        _ => None,
-    }
+/// A duration; none is negative here.
+fn duration_of(text: &str) -> Option<Duration> {
+    go::parse_duration(text).ok().and_then(|ns| u64::try_from(ns).ok()).map(Duration::from_nanos)
 }
 
 impl Parsed {
@@ -229,12 +222,12 @@ impl Parsed {
 
     /// A switch.
     pub fn is(&self, name: &str) -> bool {
-        bool_of(self.text(name)).unwrap_or_default()
+        go::parse_bool(self.text(name)).unwrap_or_default()
     }
 
     /// A time; zero where nothing was given.
     pub fn duration(&self, name: &str) -> Duration {
-        number::parse_duration(self.text(name)).unwrap_or_default()
+        duration_of(self.text(name)).unwrap_or_default()
     }
 }
 
@@ -269,6 +262,12 @@ mod tests {
         assert_eq!(parsed.list("endpoints"), ["a", "b", "c"]);
         assert_eq!(parsed.args, ["key", "end", "--x"]);
         assert_eq!(parsed.text("consistency"), "l");
+    }
+
+    #[test]
+    fn durations_are_not_negative() {
+        assert_eq!(duration_of("1m30s"), Some(Duration::from_secs(90)));
+        assert_eq!(duration_of("-5s"), None);
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl<'a> Report<'a> {
 
 fn second_line(row: &Second) -> String {
     let mean = if row.count == 0 { Duration::ZERO } else { row.sum / row.count };
-    let times = [row.least, mean, row.greatest].map(number::duration);
+    let times = [row.least, mean, row.greatest].map(go::format_duration);
     format!("{},{},{},{}", times[0], times[1], times[2], row.count)
 }
 

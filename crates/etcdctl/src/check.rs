@@ -150,7 +150,7 @@ fn must_be_empty(ctl: &Ctl, prefix: &str) -> Result<(), Exit> {
         true => Ok(()),
         false => Err(Exit::input(format!(
             "prefix {} has keys. Delete with `etcdctl del --prefix {prefix}` first",
-            etcdutl::go::quote(prefix.as_bytes())
+            go::quote(prefix)
         ))),
     }
 }

@@ -7,7 +7,7 @@ use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
 use client::{Client, Error};
 use etcdutl::cobra::{Call, Exit, Flag, Kind};
-use etcdutl::go;
+
 use std::time::{Duration, Instant};
 
 /// `--cluster`, of `endpoint` and `defrag`.
@@ -206,7 +206,7 @@ pub fn alarm_disarm(call: &mut Call) -> Result<(), Exit> {
 }
 
 fn member_id(word: &str) -> Result<u64, Exit> {
-    go::parse_uint(word, 16).map_err(|e| Exit::arguments(format!("bad member ID arg ({e}), expecting ID in Hex")))
+    go::parse_uint(word, 16, 64).map_err(|e| Exit::arguments(format!("bad member ID arg ({e}), expecting ID in Hex")))
 }
 
 fn peer_urls(call: &Call) -> Result<Vec<String>, Exit> {
@@ -266,7 +266,7 @@ fn started_with(response: &pb::MemberAddResponse, name: &str, urls: &str) -> Str
             member.peer_ur_ls.iter().map(move |url| format!("{name}={url}"))
         })
         .collect();
-    let quoted = |text: &str| go::quote(text.as_bytes());
+    let quoted = |text: &str| go::quote(text);
     format!(
         "\nETCD_NAME={}\nETCD_INITIAL_CLUSTER={}\nETCD_INITIAL_ADVERTISE_PEER_URLS={}\nETCD_INITIAL_CLUSTER_STATE=\"existing\"\n",
         quoted(name),
@@ -316,7 +316,7 @@ pub fn move_leader(call: &mut Call) -> Result<(), Exit> {
     if call.args().len() != 1 {
         return Err(Exit::arguments("move-leader command needs 1 argument"));
     }
-    let target_id = go::parse_uint(&call.arg(0), 16).map_err(Exit::arguments)?;
+    let target_id = go::parse_uint(&call.arg(0), 16, 64).map_err(Exit::arguments)?;
     let ctl = Ctl::open(call)?;
     let timed = |client: Client| client.with_timeout(ctl.timeout());
     for endpoint in ctl.client.endpoints() {

@@ -7,7 +7,7 @@ use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
 use client::{Election, Mutex, Session};
 use etcdutl::cobra::{Call, Exit, Flag, Kind};
-use etcdutl::go;
+
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;

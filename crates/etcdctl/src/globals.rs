@@ -8,7 +8,7 @@ use crate::log;
 use crate::output::Display;
 use client::{Address, Client, Config};
 use etcdutl::cobra::{Call, Exit, Flag, Kind, Value};
-use etcdutl::go::{self, log_string};
+use go::log_string;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;

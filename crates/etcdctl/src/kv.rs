@@ -6,7 +6,7 @@ use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
 use client::{Client, Error, prefix_end};
 use etcdutl::cobra::{Call, Exit, Flag, Kind, Parsed};
-use etcdutl::go;
+
 use pb::range_request::{SortOrder, SortTarget};
 use std::io::Read as _;
 use std::time::Duration;
@@ -93,7 +93,7 @@ pub fn range_request(given: &Parsed) -> Result<pb::RangeRequest, Exit> {
     let serializable = match given.text("consistency") {
         "s" => true,
         "l" => false,
-        other => return Err(Exit::feature(format!("unknown consistency flag {}", go::quote(other.as_bytes())))),
+        other => return Err(Exit::feature(format!("unknown consistency flag {}", go::quote(other)))),
     };
     let (key, range_end) = key_range(given)?;
     let (order, target) = sort(given)?;

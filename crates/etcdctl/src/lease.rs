@@ -5,7 +5,6 @@ use crate::output::{Answer, Format};
 use api::pb::etcdserverpb as pb;
 use client::Error;
 use etcdutl::cobra::{Call, Exit, Flag};
-use etcdutl::go;
 
 /// Flags of `lease timetolive`.
 pub static TIME_TO_LIVE_FLAGS: &[Flag] = &[Flag::switch("keys", "list the keys that are attached to the lease")];

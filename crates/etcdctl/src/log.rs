@@ -1,6 +1,6 @@
 //! Log lines on standard error, as zap writes them: one JSON object a line. Scripts and people's eyes know them.
 
-use etcdutl::go::log_string;
+use go::log_string;
 
 /// One line: level, logger (may be empty), caller, message, and more fields whose values are JSON already.
 pub fn line(level: &str, logger: &str, caller: &str, message: &str, fields: &[(&str, String)]) {

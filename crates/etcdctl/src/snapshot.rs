@@ -5,7 +5,7 @@ use crate::log;
 use crate::output::write_out;
 use client::Stream;
 use etcdutl::cobra::{Call, Exit};
-use etcdutl::go::{self, log_string};
+use go::log_string;
 use sha2::{Digest as _, Sha256};
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;

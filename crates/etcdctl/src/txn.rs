@@ -5,7 +5,7 @@ use crate::kv::{self, failed};
 use crate::output::Answer;
 use api::pb::etcdserverpb as pb;
 use etcdutl::cobra::{Call, Command, Exit, Flag, parse, usage};
-use etcdutl::go;
+
 use pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use pb::request_op::Request as Op;
 use std::ffi::OsString;

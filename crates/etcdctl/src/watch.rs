@@ -8,7 +8,7 @@ use api::pb::mvccpb::Event;
 use bytes::Bytes;
 use client::{Client, Watch, prefix_end};
 use etcdutl::cobra::{Call, Exit, Flag, Kind, Parsed, parse};
-use etcdutl::go;
+
 use std::ffi::{OsStr, OsString};
 use std::io::BufRead as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -165,7 +165,7 @@ fn run(command: &[Vec<u8>], event: &Event, revision: i64) -> Result<(), Exit> {
     let status = Command::new(OsStr::from_bytes(program))
         .args(arguments.iter().map(|word| OsStr::from_bytes(word)))
         .env("ETCD_WATCH_REVISION", revision.to_string())
-        .env("ETCD_WATCH_EVENT_TYPE", go::quote(event_type(event).as_bytes()))
+        .env("ETCD_WATCH_EVENT_TYPE", go::quote(event_type(event)))
         .env("ETCD_WATCH_KEY", go::quote(&kv.key))
         .env("ETCD_WATCH_VALUE", go::quote(&kv.value))
         .stdin(Stdio::null())
@@ -174,7 +174,7 @@ fn run(command: &[Vec<u8>], event: &Event, revision: i64) -> Result<(), Exit> {
     match why {
         None => Ok(()),
         Some(why) => {
-            let shown: Vec<String> = command.iter().map(|word| go::quote(word)).collect();
+            let shown: Vec<String> = command.iter().map(go::quote).collect();
             eprintln!("command [{}] error ({why})", shown.join(" "));
             Err(Exit::code(1))
         }

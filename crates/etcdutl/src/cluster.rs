@@ -1,7 +1,7 @@
 //! The cluster that a restore founds: members from `--initial-cluster`, their ids, and the checks of etcd.
 
-use crate::go::log_string;
 use crate::{log, url};
+use go::log_string;
 use sha1::{Digest as _, Sha1};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::ToSocketAddrs as _;
@@ -101,10 +101,7 @@ pub fn url_list(text: &str) -> Result<Vec<String>, String> {
 /// etcd's text.
 pub fn verify(name: &str, urls: &BTreeMap<String, Vec<String>>, advertised: &[String]) -> Result<(), String> {
     let Some(own) = urls.get(name) else {
-        return Err(format!(
-            "couldn't find local name {} in the initial cluster configuration",
-            crate::go::quote(name.as_bytes())
-        ));
+        return Err(format!("couldn't find local name {} in the initial cluster configuration", go::quote(name)));
     };
     let mut seen = BTreeSet::new();
     if !urls.values().flatten().all(|url| seen.insert(url)) {
@@ -137,7 +134,7 @@ fn advertise(name: &str, own: &[String], advertised: &[String]) -> Result<(), St
 
 fn same_addresses(a: &[String], b: &[String]) -> Result<(), String> {
     let quoted = |urls: &[String]| {
-        let urls: Vec<String> = urls.iter().map(|url| crate::go::quote(url.as_bytes())).collect();
+        let urls: Vec<String> = urls.iter().map(go::quote).collect();
         format!("[{}]", urls.join(" "))
     };
     if a.len() != b.len() {

@@ -2,9 +2,9 @@
 
 use crate::cobra::{Call, Exit, Flag, Kind};
 use crate::file;
-use crate::go::{self, log_string};
 use crate::log;
 use disk::RealDisk;
+use go::log_string;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! Opening database files without harm: read-only where reading is all, with a limit on the wait for their lock.
 
 use crate::cobra::{Call, Exit};
-use crate::go;
+
 use bolt::{Db, Error, Options};
 use disk::RealDisk;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! The offline tool, and the command-line ground that `etcdctl` stands on too.
 //!
-//! * [`cobra`] reads command lines and prints help as Go's tools do; [`go`] holds Go's text forms, [`table`] its tables.
+//! * [`cobra`] reads command lines and prints help as Go's tools do; [`table`] prints their tables.
 //! * `status`, `hashkv`, `restore`, `defrag` are the commands; [`PROGRAM`] is their table.
 //!
 //! Invariants: files are damaged until proved otherwise (an error names the cause, nothing panics); a command that reads
@@ -11,7 +11,6 @@ pub mod cobra;
 pub mod completion;
 mod defrag;
 mod file;
-pub mod go;
 mod hashkv;
 mod log;
 mod membership;

@@ -1,7 +1,7 @@
 //! The membership as etcd's v2 store, which `.snap` files hold for releases before 3.8.
 
 use crate::cluster::Member;
-use crate::go::json_string;
+use go::json_string;
 
 /// Slots of the store's ring of events.
 const EVENTS: usize = 1000;

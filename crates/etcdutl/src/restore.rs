@@ -10,13 +10,13 @@
 
 use crate::cluster::{self, Cluster};
 use crate::cobra::{Call, Exit, Flag, Kind};
-use crate::go::{self, log_string};
 use crate::{file, log, membership, status};
 use api::pb::etcdserverpb::Metadata;
 use api::raft::{ConfChange, ConfChangeKind, ConfState, Entry, EntryKind, HardState, Snapshot, SnapshotMetadata};
 use bolt::Fill;
 use bytes::Bytes;
 use disk::RealDisk;
+use go::log_string;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use std::fs::{File, OpenOptions};

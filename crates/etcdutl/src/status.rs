@@ -2,7 +2,7 @@
 
 use crate::cobra::{Call, Exit};
 use crate::file;
-use crate::go;
+
 use api::pb::mvccpb::KeyValue;
 use bolt::{Db, View};
 use bytes::Bytes;

@@ -1,6 +1,6 @@
 //! Lists of peer URLs, checked as Go's `types.NewURLs` checks them.
 
-use crate::go::quote;
+use go::quote;
 
 /// Checks every URL: a known scheme, `host:port`, no path.
 ///

@@ -4,7 +4,6 @@ use super::{Done, Problem, Session};
 use crate::control::Control;
 use crate::flags::{Flag, Kind, Parsed, flag};
 use crate::keys::{self, Random};
-use crate::number;
 use crate::runner::Outcome;
 use crate::wire::{Rpc, Target};
 use crate::workloads::kv::{KeySpace, Put, READS, Range, RangeMode, TxnMixed, TxnPut, WRITES};
@@ -230,8 +229,8 @@ fn print_hash(session: &Session<'_>) -> Done {
         "HashKV Summary:\n\tHashKV: {}\n\tEndpoint: {}\n\tTime taken to get hashkv: {}\n\tDB size: {}",
         hash.hash,
         session.parsed.text("endpoints"),
-        number::duration(took),
-        number::bytes(size)
+        go::format_duration(took),
+        go::bytes_text(size)
     );
     Ok(())
 }

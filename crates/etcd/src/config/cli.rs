@@ -4,10 +4,10 @@
 //! is named, alone decides; otherwise a flag beats its variable's default, and a flag **and** its variable together
 //! are refused.
 
-use super::go::{self, NumberError, quote};
 use super::table::{Config, FLAGS, Flag, IGNORED};
 use super::{defaults, yaml};
 use crate::logging::{Level, Note};
+use go::{NumberError, quote};
 use std::collections::{BTreeMap, BTreeSet};
 
 const CONFLICT: &str = "conflicting environment variable is shadowed by corresponding command-line flag (either unset \
@@ -286,7 +286,7 @@ fn from_file(config: &mut Config, path: &str, notes: &mut Vec<Note>) -> Result<(
     let bytes = std::fs::read_to_string(path).map_err(|e| {
         // A directory can be opened; only reading it fails.
         let doing = if e.kind() == std::io::ErrorKind::IsADirectory { "read" } else { "open" };
-        Failure::Verify(format!("{doing} {path}: {}", go::io_text(&e)))
+        Failure::Verify(format!("{doing} {path}: {}", go::os_text(&e)))
     })?;
     yaml::read(&bytes, config)?;
     let discovers = !config.discovery_srv.is_empty() || !config.discovery_endpoints.is_empty();

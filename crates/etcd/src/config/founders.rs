@@ -1,9 +1,9 @@
 //! `--initial-cluster`: who founds the cluster, and whether this member is among them under the addresses that it
 //! advertises (etcd's `VerifyBootstrap`).
 
-use super::go::{quote, quote_all};
 use super::table::Config;
 use super::url::{Url, joined};
+use go::{quote, quote_all};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::mpsc::{self, RecvTimeoutError};

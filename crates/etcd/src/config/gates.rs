@@ -1,6 +1,6 @@
 //! Feature gates (`--feature-gates A=true,B=false`), as Kubernetes' component-base defines their syntax.
 
-use super::go::{parse_bool, quote};
+use go::{parse_bool, quote};
 
 /// How settled a feature is; `AllAlpha` and `AllBeta` switch whole stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,6 @@ mod cli;
 mod defaults;
 mod founders;
 pub mod gates;
-pub mod go;
 mod help;
 mod identity;
 pub mod table;
@@ -103,7 +102,7 @@ impl Config {
             "" => "0",
             text => text,
         };
-        let retention = match go::parse_decimal(text) {
+        let retention = match go::parse_int(text, 10) {
             Ok(hours) if periodic && hours >= 0 => hours.saturating_mul(HOUR_NS),
             Ok(revisions) if revisions >= 0 => revisions,
             // In mode "revision" too: as many revisions as the duration has nanoseconds.

@@ -5,8 +5,8 @@
 //! has; an empty key one that a file can't hold.
 
 use super::gates::FeatureGates;
-use super::go::{self, NumberError, quote};
 use super::url::Url;
+use go::{NumberError, quote};
 use std::time::Duration;
 
 /// Where `--help` shows a setting.
@@ -315,8 +315,8 @@ impl Flag {
         match self.slot {
             Slot::Text(field) => *field(config) = text.to_owned(),
             Slot::Bool(field) => *field(config) = go::parse_bool(text).map_err(number)?,
-            Slot::Uint(field) => *field(config) = go::parse_uint(text, 64).map_err(number)?,
-            Slot::Int(field) => *field(config) = go::parse_int(text).map_err(number)?,
+            Slot::Uint(field) => *field(config) = go::parse_uint(text, 0, 64).map_err(number)?,
+            Slot::Int(field) => *field(config) = go::parse_int(text, 0).map_err(number)?,
             Slot::Uint32(field) => *field(config) = parse_uint32(text)?,
             Slot::Duration(field) => {
                 *field(config) = go::clamp(go::parse_duration(text).map_err(|_| "parse error".to_owned())?);
@@ -342,8 +342,7 @@ impl Flag {
 }
 
 fn parse_uint32(text: &str) -> Result<u32, String> {
-    let value = go::parse_uint(text, 32)
-        .map_err(|e| format!("strconv.ParseUint: parsing {}: {}", quote(text), e.strconv_text()))?;
+    let value = go::parse_uint(text, 0, 32).map_err(String::from)?;
     u32::try_from(value).map_err(|_| "value out of range".into())
 }
 

@@ -1,7 +1,7 @@
 //! Checks of the settings of TLS that Go etcd makes even where none is used.
 
-use super::go::quote;
 use super::table::Config;
+use go::quote;
 
 /// What `--cipher-suites` may hold: Go 1.26's suites, then etcd's two old names.
 const SUITES: &[&str] = &[

@@ -1,6 +1,6 @@
 //! The URLs that members listen on and advertise, with the checks and error texts of etcd's `types.NewURLs`.
 
-use super::go::quote;
+use go::quote;
 use std::fmt;
 
 /// How a URL is spoken.
@@ -186,7 +186,7 @@ fn check_authority(authority: &str) -> Result<(), String> {
     };
     if let Some(c) = authority.chars().find(|c| matches!(c, ' ' | '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}'))
     {
-        return Err(format!("invalid character {} in host name", quote(&c.to_string())));
+        return Err(format!("invalid character {} in host name", quote(c.to_string())));
     }
     match port.strip_prefix(':') {
         None if port.is_empty() => Ok(()),

@@ -3,11 +3,11 @@
 
 use super::cli::Failure;
 use super::gates::Gate;
-use super::go::{format_duration, format_nanoseconds, quote, quote_all};
 use super::table::{Config, FLAGS};
 use super::tls;
 use super::url::{Scheme, Url, joined};
 use crate::logging::{Level, Note, Settings};
+use go::{format_duration, format_nanoseconds, quote, quote_all};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -150,14 +150,14 @@ fn advertised(config: &Config) -> Result<(), String> {
     if let Some(url) = config.initial_advertise_peer_urls.iter().find(bare) {
         return Err(format!(
             "--initial-advertise-peer-urls {} must be \"host:port\" (unexpected empty host ({url}))",
-            quote(&joined(&config.initial_advertise_peer_urls))
+            quote(joined(&config.initial_advertise_peer_urls))
         ));
     }
     if let Some(url) = config.advertise_client_urls.iter().find(bare) {
         return Err(format!(
             "--advertise-client-urls {} must be in the format \"host:port\", \"unix:/path/to/socket\" or \
              \"unixs:/path/to/socket\" (unexpected empty host ({url}))",
-            quote(&joined(&config.advertise_client_urls))
+            quote(joined(&config.advertise_client_urls))
         ));
     }
     Ok(())

@@ -2,7 +2,7 @@
 //! ignored, the last of repeated keys wins, numbers and texts are not taken for each other).
 
 use super::cli::Failure;
-use super::go;
+
 use super::table::{Config, FLAGS, Flag, Slot};
 use super::yaml_lines;
 use serde_json::{Map, Value};

@@ -6,7 +6,7 @@ mod layer;
 
 pub use layer::Zap;
 
-use crate::config::go::{self, quote};
+use go::quote;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -170,7 +170,7 @@ fn sink(output: &str) -> Result<Sink, String> {
         path => file_of(path)?,
     };
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
-    Ok(Box::new(file.map_err(|e| format!("open {path}: {}", go::io_text(&e)))?))
+    Ok(Box::new(file.map_err(|e| format!("open {path}: {}", go::os_text(&e)))?))
 }
 
 /// The file that an output names: a path, or a URL of one as zap takes it.

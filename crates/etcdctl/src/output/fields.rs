@@ -3,7 +3,7 @@
 use super::{Answer, alarm_name, event_type};
 use api::pb::etcdserverpb as pb;
 use api::pb::mvccpb::KeyValue;
-use etcdutl::go;
+
 use pb::response_op::Response as Done;
 use std::fmt::Display;
 
@@ -65,7 +65,7 @@ pub fn text(answer: Answer<'_>, hex: bool) -> Option<String> {
         }
         Answer::Health(list) => {
             for h in list {
-                out.line("Endpoint", go::quote(h.endpoint.as_bytes()));
+                out.line("Endpoint", go::quote(&h.endpoint));
                 out.line("Health", h.healthy);
                 out.line("Took", go::format_duration(h.took));
                 out.line("Error", &h.error);
@@ -76,7 +76,7 @@ pub fn text(answer: Answer<'_>, hex: bool) -> Option<String> {
         Answer::HashKv(list) => {
             for (endpoint, h) in list {
                 out.header(&h.header);
-                out.line("Endpoint", go::quote(endpoint.as_bytes()));
+                out.line("Endpoint", go::quote(endpoint));
                 out.line("Hash", h.hash);
                 out.line("HashRevision", h.hash_revision);
                 out.text.push('\n');
@@ -159,9 +159,9 @@ impl Lines {
 
     fn member(&mut self, m: &pb::Member) {
         self.id("ID", m.id);
-        self.line("Name", go::quote(m.name.as_bytes()));
-        m.peer_ur_ls.iter().for_each(|url| self.line("PeerURL", go::quote(url.as_bytes())));
-        m.client_ur_ls.iter().for_each(|url| self.line("ClientURL", go::quote(url.as_bytes())));
+        self.line("Name", go::quote(&m.name));
+        m.peer_ur_ls.iter().for_each(|url| self.line("PeerURL", go::quote(url)));
+        m.client_ur_ls.iter().for_each(|url| self.line("ClientURL", go::quote(url)));
         self.line("IsLearner", m.is_learner);
         self.text.push('\n');
     }
@@ -169,8 +169,8 @@ impl Lines {
     fn status(&mut self, endpoint: &str, s: &pb::StatusResponse) {
         let downgrade = s.downgrade_info.clone().unwrap_or_default();
         self.header(&s.header);
-        self.line("Version", go::quote(s.version.as_bytes()));
-        self.line("StorageVersion", go::quote(s.storage_version.as_bytes()));
+        self.line("Version", go::quote(&s.version));
+        self.line("StorageVersion", go::quote(&s.storage_version));
         self.line("DBSize", s.db_size);
         self.line("DBSizeInUse", s.db_size_in_use);
         self.line("DBSizeQuota", s.db_size_quota);
@@ -180,8 +180,8 @@ impl Lines {
         self.line("RaftTerm", s.raft_term);
         self.line("RaftAppliedIndex", s.raft_applied_index);
         self.line("Errors", format!("[{}]", s.errors.join(" ")));
-        self.line("Endpoint", go::quote(endpoint.as_bytes()));
-        self.line("DowngradeTargetVersion", go::quote(downgrade.target_version.as_bytes()));
+        self.line("Endpoint", go::quote(endpoint));
+        self.line("DowngradeTargetVersion", go::quote(&downgrade.target_version));
         self.line("DowngradeEnabled", downgrade.enabled);
         self.text.push('\n');
     }

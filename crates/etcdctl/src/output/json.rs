@@ -3,7 +3,7 @@
 use super::{Answer, Health};
 use api::pb::etcdserverpb as pb;
 use api::pb::mvccpb::{Event, KeyValue};
-use etcdutl::go;
+
 use pb::response_op::Response as Done;
 
 /// A JSON object under construction, fields in the order they are added.

@@ -175,7 +175,7 @@ fn table(answer: Answer<'_>) -> Result<String, Exit> {
 }
 
 fn health_row(h: &Health) -> Vec<String> {
-    vec![h.endpoint.clone(), h.healthy.to_string(), etcdutl::go::format_duration(h.took), h.error.clone()]
+    vec![h.endpoint.clone(), h.healthy.to_string(), go::format_duration(h.took), h.error.clone()]
 }
 
 /// `PUT` or `DELETE`.

@@ -3,7 +3,7 @@
 use super::{Answer, Display, Health, alarm_name, event_type};
 use api::pb::etcdserverpb as pb;
 use api::pb::mvccpb::KeyValue;
-use etcdutl::go;
+
 use pb::response_op::Response as Done;
 
 /// The whole text of an answer. Keys and values are bytes, not text.

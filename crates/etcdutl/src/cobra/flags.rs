@@ -1,7 +1,7 @@
 //! Flags: their tables, and words read by pflag's rules and refused with its texts.
 
 use super::Command;
-use crate::go;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -83,7 +83,7 @@ impl Value {
             Kind::Bool => Value::Bool(go::parse_bool(text)?),
             Kind::Text => Value::Text(text.to_owned()),
             Kind::Int => Value::Int(go::parse_int(text, 0)?),
-            Kind::Uint => Value::Uint(go::parse_uint(text, 0)?),
+            Kind::Uint => Value::Uint(go::parse_uint(text, 0, 64)?),
             Kind::Duration => Value::Duration(go::parse_duration(text)?),
             Kind::List => Value::List(go::split_csv(text)?),
         })
@@ -269,7 +269,7 @@ fn set(parsed: &mut Parsed, flag: &Flag, text: &str) -> Result<(), String> {
             Some(short) => format!("-{short}, --{}", flag.name),
             None => format!("--{}", flag.name),
         };
-        format!("invalid argument {} for \"{name}\" flag: {why}", go::quote(text.as_bytes()))
+        format!("invalid argument {} for \"{name}\" flag: {why}", go::quote(text))
     })?;
     parsed.set(flag, value);
     Ok(())

@@ -1,7 +1,6 @@
 //! Help and usage texts in cobra's layout.
 
 use super::{Command, Flag, Kind, Program, path_text};
-use crate::go;
 
 /// Names in a list are padded to at least this.
 const NAME_WIDTH: usize = 11;
@@ -134,7 +133,7 @@ fn default_text(flag: &Shown) -> String {
     match (flag.kind, flag.default) {
         (_, "" | "0" | "0s" | "false") if flag.kind != Kind::Text => String::new(),
         (Kind::Text, "") => String::new(),
-        (Kind::Text, text) => format!(" (default {})", go::quote(text.as_bytes())),
+        (Kind::Text, text) => format!(" (default {})", go::quote(text)),
         (Kind::List, text) => format!(" (default [{text}])"),
         (_, text) => format!(" (default {text})"),
     }

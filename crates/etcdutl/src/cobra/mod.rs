@@ -215,7 +215,7 @@ fn check(path: &[&'static Command], given: &Parsed) -> Result<(), String> {
     if let (Some(word), false) = (given.args.first(), command.one_of.is_empty()) {
         let word = String::from_utf8_lossy(word);
         if !command.one_of.contains(&word.as_ref()) {
-            return Err(format!("invalid argument {} for {:?}", crate::go::quote(word.as_bytes()), path_text(path)));
+            return Err(format!("invalid argument {} for {:?}", go::quote(&*word), path_text(path)));
         }
     }
     let missing: Vec<String> = flags::of(path)
@@ -259,7 +259,7 @@ fn unknown_command(program: &'static Program, word: &str) -> u8 {
     if word.is_empty() {
         return print_help(program, &[&program.root]);
     }
-    let mut text = format!("unknown command {} for \"{root}\"", crate::go::quote(word.as_bytes()));
+    let mut text = format!("unknown command {} for \"{root}\"", go::quote(word));
     let close: Vec<&str> = program
         .root
         .commands

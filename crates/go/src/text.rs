@@ -1,15 +1,10 @@
-//! Go's text forms (`strconv`, `time`, `encoding/json`, `encoding/csv`): what Go accepts the tools accept, and the error
-//! texts are Go's, because scripts look for them.
+//! `strconv.Quote`, `encoding/json`, `encoding/csv`, and other texts.
 
 use std::fmt::Write as _;
-use std::time::Duration;
-
-const NS_PER_US: u128 = 1_000;
-const NS_PER_MS: u128 = 1_000_000;
-const NS_PER_S: u128 = 1_000_000_000;
 
 /// `strconv.Quote`, for bytes that need not be UTF-8.
-pub fn quote(bytes: &[u8]) -> String {
+pub fn quote(text: impl AsRef<[u8]>) -> String {
+    let bytes = text.as_ref();
     let mut out = String::with_capacity(bytes.len() + 2);
     out.push('"');
     for chunk in bytes.utf8_chunks() {
@@ -117,185 +112,10 @@ fn number(text: &[u8], digits: usize, radix: u32) -> Option<(u32, &[u8])> {
     Some((u32::from_str_radix(digits, radix).ok()?, after))
 }
 
-fn syntax(function: &str, text: &str) -> String {
-    format!("strconv.{function}: parsing {}: invalid syntax", quote(text.as_bytes()))
-}
-
-fn range(function: &str, text: &str) -> String {
-    format!("strconv.{function}: parsing {}: value out of range", quote(text.as_bytes()))
-}
-
-/// `strconv.ParseBool`.
-///
-/// # Errors
-/// Anything but Go's twelve spellings.
-pub fn parse_bool(text: &str) -> Result<bool, String> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(syntax("ParseBool", text)),
-    }
-}
-
-/// `strconv.ParseUint(text, base, 64)`; base 0 reads `0x`, `0o`, `0b`, octal and underscores.
-///
-/// # Errors
-/// Go's text.
-pub fn parse_uint(text: &str, base: u32) -> Result<u64, String> {
-    match magnitude(text, base) {
-        Some(value) => u64::try_from(value).map_err(|_| range("ParseUint", text)),
-        None => Err(syntax("ParseUint", text)),
-    }
-}
-
-/// `strconv.ParseInt(text, base, 64)`.
-///
-/// # Errors
-/// Go's text.
-pub fn parse_int(text: &str, base: u32) -> Result<i64, String> {
-    let (negative, digits) = match text.as_bytes().first() {
-        Some(b'-') => (true, &text[1..]),
-        Some(b'+') => (false, &text[1..]),
-        _ => (false, text),
-    };
-    let value = magnitude(digits, base).ok_or_else(|| syntax("ParseInt", text))?;
-    let value = i128::try_from(value).map_err(|_| range("ParseInt", text))?;
-    i64::try_from(if negative { -value } else { value }).map_err(|_| range("ParseInt", text))
-}
-
-/// Digits to a number; what is too large saturates.
-fn magnitude(text: &str, base: u32) -> Option<u128> {
-    let (radix, digits) = if base == 0 { radix_of(text) } else { (base, text) };
-    if digits.is_empty() || (base == 0 && !underscores_stand_between_digits(text)) {
-        return None;
-    }
-    let mut value: u128 = 0;
-    for c in digits.chars().filter(|c| base != 0 || *c != '_') {
-        let digit = c.to_digit(radix)?;
-        value = value.saturating_mul(u128::from(radix)).saturating_add(u128::from(digit));
-    }
-    Some(value)
-}
-
-fn radix_of(text: &str) -> (u32, &str) {
-    let lower = text.as_bytes().get(1).map(u8::to_ascii_lowercase);
-    match (text.as_bytes().first(), lower) {
-        (Some(b'0'), Some(b'x')) => (16, &text[2..]),
-        (Some(b'0'), Some(b'o')) => (8, &text[2..]),
-        (Some(b'0'), Some(b'b')) => (2, &text[2..]),
-        (Some(b'0'), Some(_)) => (8, &text[1..]),
-        _ => (10, text),
-    }
-}
-
-/// A base prefix counts as a digit.
-fn underscores_stand_between_digits(text: &str) -> bool {
-    let prefixed = matches!(text.get(..2), Some("0x" | "0X" | "0o" | "0O" | "0b" | "0B"));
-    let mut last_was_digit = prefixed;
-    for c in text.chars().skip(if prefixed { 2 } else { 0 }) {
-        if c == '_' && !last_was_digit {
-            return false;
-        }
-        last_was_digit = c != '_';
-    }
-    !text.ends_with('_')
-}
-
-/// `time.ParseDuration`: nanoseconds, maybe negative.
-///
-/// # Errors
-/// Go's text, e.g. `time: missing unit in duration "5"`.
-pub fn parse_duration(text: &str) -> Result<i64, String> {
-    let invalid = || format!("time: invalid duration {}", quote(text.as_bytes()));
-    let (negative, mut rest) = match text.as_bytes().first() {
-        Some(b'-') => (true, &text[1..]),
-        Some(b'+') => (false, &text[1..]),
-        _ => (false, text),
-    };
-    if rest == "0" {
-        return Ok(0);
-    }
-    if rest.is_empty() {
-        return Err(invalid());
-    }
-    let mut total: u128 = 0;
-    while !rest.is_empty() {
-        let (ns, next) = duration_part(text, rest)?;
-        total = total.checked_add(ns).filter(|t| *t <= 1 << 63).ok_or_else(invalid)?;
-        rest = next;
-    }
-    let total = i128::try_from(total).map_err(|_| invalid())?;
-    i64::try_from(if negative { -total } else { total }).map_err(|_| invalid())
-}
-
-/// One `number unit` pair from the front of `rest`.
-fn duration_part<'a>(text: &str, rest: &'a str) -> Result<(u128, &'a str), String> {
-    let invalid = || format!("time: invalid duration {}", quote(text.as_bytes()));
-    let whole_end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    let (whole, mut rest) = rest.split_at(whole_end);
-    let mut fraction = "";
-    if let Some(after) = rest.strip_prefix('.') {
-        let end = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
-        (fraction, rest) = after.split_at(end);
-    }
-    if whole.is_empty() && fraction.is_empty() {
-        return Err(invalid());
-    }
-    let unit_end = rest.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(rest.len());
-    let (unit, rest) = rest.split_at(unit_end);
-    let scale: u128 = match unit {
-        "" => return Err(format!("time: missing unit in duration {}", quote(text.as_bytes()))),
-        "ns" => 1,
-        "us" | "µs" | "μs" => NS_PER_US,
-        "ms" => NS_PER_MS,
-        "s" => NS_PER_S,
-        "m" => 60 * NS_PER_S,
-        "h" => 3600 * NS_PER_S,
-        _ => {
-            let (unit, text) = (quote(unit.as_bytes()), quote(text.as_bytes()));
-            return Err(format!("time: unknown unit {unit} in duration {text}"));
-        }
-    };
-    let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
-    let ns = whole.checked_mul(scale).filter(|n| *n <= 1 << 63).ok_or_else(invalid)?;
-    let fraction: f64 =
-        if fraction.is_empty() { 0.0 } else { format!("0.{fraction}").parse().map_err(|_| invalid())? };
-    Ok((ns + (fraction * scale as f64) as u128, rest))
-}
-
-/// A flag's nanoseconds as the type the rest of the program uses: below zero means none.
-pub fn clamp(ns: i64) -> Duration {
-    Duration::from_nanos(u64::try_from(ns).unwrap_or(0))
-}
-
-/// `time.Duration.String`: `1m0s`, `100ms`, `1.5s`.
-pub fn format_duration(d: Duration) -> String {
-    let ns = d.as_nanos();
-    match ns {
-        0 => "0s".into(),
-        _ if ns < NS_PER_US => format!("{ns}ns"),
-        _ if ns < NS_PER_MS => format!("{}µs", decimal(ns, NS_PER_US)),
-        _ if ns < NS_PER_S => format!("{}ms", decimal(ns, NS_PER_MS)),
-        _ => {
-            let (hours, minutes) = (ns / (3600 * NS_PER_S), ns / (60 * NS_PER_S) % 60);
-            let seconds = decimal(ns % (60 * NS_PER_S), NS_PER_S);
-            match (hours, minutes) {
-                (0, 0) => format!("{seconds}s"),
-                (0, m) => format!("{m}m{seconds}s"),
-                (h, m) => format!("{h}h{m}m{seconds}s"),
-            }
-        }
-    }
-}
-
-/// `ns / unit` with as many decimals as there are, no trailing zeros.
-fn decimal(ns: u128, unit: u128) -> String {
-    let width = unit.ilog10() as usize;
-    let fraction = format!("{:0width$}", ns % unit);
-    match fraction.trim_end_matches('0') {
-        "" => (ns / unit).to_string(),
-        fraction => format!("{}.{fraction}", ns / unit),
-    }
+/// How `fmt` prints a list of texts with `%q`.
+pub fn quote_all(texts: &[String]) -> String {
+    let quoted: Vec<String> = texts.iter().map(quote).collect();
+    format!("[{}]", quoted.join(" "))
 }
 
 /// Sizes as `humanize.Bytes` prints them: base 1000, one decimal below 10.
@@ -387,13 +207,10 @@ fn json(text: &str, also_escaped: &[char]) -> String {
     out
 }
 
-/// An operating system's error in Go's words.
+/// An operating system's error in Go's words, which are libc's in lower case; another error's own.
 pub fn os_text(e: &std::io::Error) -> String {
     let text = e.to_string();
-    let plain = match text.find(" (os error") {
-        Some(end) => &text[..end],
-        None => &text,
-    };
+    let Some((plain, _)) = text.split_once(" (os error") else { return text };
     let mut chars = plain.chars();
     chars.next().map(|first| first.to_lowercase().collect::<String>() + chars.as_str()).unwrap_or_default()
 }
@@ -415,34 +232,14 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_their_errors_are_gos() {
-        assert_eq!(parse_int("0x10", 0), Ok(16));
-        assert_eq!(parse_int("-3", 0), Ok(-3));
-        assert_eq!(parse_int("7d", 16), Ok(0x7d));
-        assert_eq!(parse_int("zz", 16).unwrap_err(), "strconv.ParseInt: parsing \"zz\": invalid syntax");
-        assert_eq!(
-            parse_uint("18446744073709551616", 0).unwrap_err(),
-            "strconv.ParseUint: parsing \"18446744073709551616\": value out of range"
-        );
-        assert_eq!(parse_uint("0x10", 16).unwrap_err(), "strconv.ParseUint: parsing \"0x10\": invalid syntax");
-        assert_eq!(parse_int("1_000", 0), Ok(1000));
-        assert!(parse_int("1__0", 0).is_err() && parse_int("1_0", 10).is_err());
-    }
-
-    #[test]
-    fn durations_are_gos() {
-        assert_eq!(parse_duration("1h2m3.5s"), Ok(3_723_500_000_000));
-        assert_eq!(parse_duration("5").unwrap_err(), "time: missing unit in duration \"5\"");
-        assert_eq!(format_duration(Duration::from_micros(3_952)), "3.952ms");
-        assert_eq!(format_duration(Duration::from_nanos(712_500)), "712.5µs");
-        assert_eq!(format_duration(Duration::from_millis(60_500)), "1m0.5s");
-    }
-
-    #[test]
     fn sizes_are_humanized() {
         for (bytes, text) in [
             (0, "0 B"),
             (9, "9 B"),
+            (12, "12 B"),
+            (999, "999 B"),
+            (1500, "1.5 kB"),
+            (43_212_345, "43 MB"),
             (20_480, "20 kB"),
             (237_568, "238 kB"),
             (2_147_483_648, "2.1 GB"),
