@@ -10,10 +10,14 @@ use std::sync::OnceLock;
 /// Panics when it can't be built: a black-box test without a server proves nothing.
 pub fn our_etcd() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let build = || built(&["etcd"]).join("etcd");
     BUILT.get_or_init(|| std::env::var_os("OXETCD_BIN").map_or_else(build, PathBuf::from)).clone()
 }
 
-fn build() -> PathBuf {
+/// Builds the programs of these packages, as the profile and target folder of this test have them; answers their folder.
+///
+/// Panics when they can't be built.
+pub fn built(packages: &[&str]) -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
     // target/debug/deps/this-test
     let profile = test.ancestors().nth(2).expect("a test is built below its target folder");
@@ -22,14 +26,15 @@ fn build() -> PathBuf {
     let mut command = Command::new(cargo);
     command
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(["build", "--quiet", "--locked", "-p", "etcd", "--bin", "etcd"]);
+        .args(["build", "--quiet", "--locked", "--bins"])
+        .args(packages.iter().flat_map(|package| ["-p", package]));
     command.arg("--target-dir").arg(target);
     if profile.ends_with("release") {
         command.arg("--release");
     }
     let status = command.status().expect("cargo runs this test, so it is there");
-    assert!(status.success(), "the server does not build: {status}");
-    profile.join("etcd")
+    assert!(status.success(), "{packages:?} do not build: {status}");
+    profile.to_owned()
 }
 
 /// The reference programs, as `tools/reference-etcd` lays them out.

@@ -95,18 +95,6 @@ impl Random {
     }
 }
 
-/// The end of the range of all keys that begin with `prefix`; `\0`, every key from there on, where there is none.
-pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if last < 0xff {
-            end.push(last + 1);
-            return end;
-        }
-    }
-    vec![0]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,14 +128,6 @@ mod tests {
     fn a_key_too_short_for_its_number_is_refused() {
         assert_eq!(KeyEncoder::fresh(1).key(64), None);
         assert!(fits(1, 64) && !fits(1, 65) && fits(3, 1 << 20) && !fits(3, (1 << 20) + 1));
-    }
-
-    #[test]
-    fn a_prefix_ends_where_its_last_byte_can_grow() {
-        assert_eq!(prefix_end(b"foo"), b"fop");
-        assert_eq!(prefix_end(&[1, 0xff]), [2]);
-        assert_eq!(prefix_end(b""), [0]);
-        assert_eq!(prefix_end(&[0xff]), [0]);
     }
 
     #[test]

@@ -24,11 +24,11 @@ mod pool;
 mod recipes;
 mod watch;
 
+pub use api::recipes::prefix_end;
 pub use call::{Attempt, Client, Method, Stream};
 pub use config::{Address, Config};
 pub use error::Error;
 pub use lease::KeepAlive;
-pub use methods::prefix_end;
 pub use recipes::{Election, Mutex, Session};
 pub use tonic::Code;
 pub use watch::Watch;

@@ -3,19 +3,6 @@
 use crate::call::{Client, Method, Stream};
 use crate::error::Error;
 use api::pb::etcdserverpb as pb;
-use bytes::Bytes;
-
-/// The end of the range of all keys that begin with `prefix`; `\0` when there is no end.
-pub fn prefix_end(prefix: &[u8]) -> Bytes {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if last < 0xff {
-            end.push(last + 1);
-            return end.into();
-        }
-    }
-    Bytes::from_static(&[0])
-}
 
 macro_rules! methods {
     ($($(#[$doc:meta])* $name:ident($request:ident) -> $response:ident = $path:literal, $repeatable:literal;)+) => {
@@ -93,16 +80,5 @@ impl Client {
     pub async fn snapshot(&self) -> Result<Stream<pb::SnapshotResponse>, Error> {
         let method = Method { path: "/etcdserverpb.Maintenance/Snapshot", repeatable: true };
         self.server_stream(method, pb::SnapshotRequest {}).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_prefix_ends_before_the_next_one() {
-        assert_eq!(super::prefix_end(b"foo").as_ref(), b"fop");
-        assert_eq!(super::prefix_end(b"a\xff").as_ref(), b"b");
-        assert_eq!(super::prefix_end(b"\xff").as_ref(), b"\0");
-        assert_eq!(super::prefix_end(b"").as_ref(), b"\0");
     }
 }

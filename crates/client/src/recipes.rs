@@ -3,14 +3,10 @@
 
 use crate::call::Client;
 use crate::error::Error;
-use crate::methods::prefix_end;
 use api::pb::etcdserverpb as pb;
 use api::pb::mvccpb;
+use api::recipes::{self, Place};
 use bytes::Bytes;
-use pb::compare::{CompareResult, CompareTarget, TargetUnion};
-use pb::range_request::{SortOrder, SortTarget};
-use pb::request_op::Request as Op;
-use pb::response_op::Response as Done;
 
 /// A lease that is kept alive as long as the session is driven ([`Session::until_expired`]).
 #[derive(Debug)]
@@ -48,76 +44,27 @@ impl Session {
         self.client.lease_revoke(pb::LeaseRevokeRequest { id: self.lease }).await.map(drop)
     }
 
-    fn key_below(&self, prefix: &str) -> Bytes {
-        Bytes::from(format!("{prefix}/{:x}", self.lease))
+    fn key_below(&self, name: &str) -> Bytes {
+        recipes::key_of(name.as_bytes(), self.lease)
     }
-}
 
-/// A key below the prefix, held by this session, in the order of creation.
-#[derive(Debug)]
-struct Place {
-    key: Bytes,
-    revision: i64,
-    header: Option<pb::ResponseHeader>,
-    /// The key was there before.
-    value: Option<Bytes>,
-    owner: Option<mvccpb::KeyValue>,
+    /// Gives the session's place in the queue for a name back.
+    async fn leave(&self, name: &str) -> Result<(), Error> {
+        let request = pb::DeleteRangeRequest { key: self.key_below(name), ..Default::default() };
+        self.client.delete_range(request).await.map(drop)
+    }
 }
 
 /// Puts the session's key unless it is there, and reads who is first.
-async fn take_place(session: &Session, prefix: &str, value: Bytes) -> Result<Place, Error> {
-    let key = session.key_below(prefix);
-    let put = pb::PutRequest { key: key.clone(), value, lease: session.lease, ..Default::default() };
-    let get = pb::RangeRequest { key: key.clone(), ..Default::default() };
-    let below = format!("{prefix}/");
-    let oldest = pb::RangeRequest {
-        key: Bytes::from(below.clone()),
-        range_end: prefix_end(below.as_bytes()),
-        limit: 1,
-        sort_order: SortOrder::Ascend as i32,
-        sort_target: SortTarget::Create as i32,
-        ..Default::default()
-    };
-    let ops = |first| vec![op(first), op(Op::RequestRange(oldest.clone()))];
-    let response = session
-        .client
-        .txn(pb::TxnRequest {
-            compare: vec![created_is(&key, 0)],
-            success: ops(Op::RequestPut(put)),
-            failure: ops(Op::RequestRange(get)),
-        })
-        .await?;
-    let mut revision = response.header.as_ref().map_or(0, |h| h.revision);
-    let mut value = None;
-    let mut done = response.responses.into_iter().map(|r| r.response);
-    if let Some(Some(Done::ResponseRange(mine))) = done.next()
-        && let Some(kv) = mine.kvs.first()
-    {
-        revision = kv.create_revision;
-        value = Some(kv.value.clone());
-    }
-    let owner = match done.next() {
-        Some(Some(Done::ResponseRange(range))) => range.kvs.into_iter().next(),
-        _ => None,
-    };
-    Ok(Place { key, revision, header: response.header, value, owner })
+async fn take_place(session: &Session, name: &str, value: Bytes) -> Result<Place, Error> {
+    session.client.txn(recipes::take_place(name.as_bytes(), session.lease, value)).await.map(Place::read)
 }
 
-/// Waits until no key below the prefix is older than `revision`.
-async fn wait_for_older(client: &Client, prefix: &str, revision: i64) -> Result<(), Error> {
-    let below = format!("{prefix}/");
+/// Waits until no key below the name is older than `revision`.
+async fn wait_for_older(client: &Client, name: &str, revision: i64) -> Result<(), Error> {
+    let before = recipes::newest_before(&recipes::below(name.as_bytes()), revision);
     loop {
-        let newest_older = client
-            .range(pb::RangeRequest {
-                key: Bytes::from(below.clone()),
-                range_end: prefix_end(below.as_bytes()),
-                limit: 1,
-                sort_order: SortOrder::Descend as i32,
-                sort_target: SortTarget::Create as i32,
-                max_create_revision: revision - 1,
-                ..Default::default()
-            })
-            .await?;
+        let newest_older = client.range(before.clone()).await?;
         let Some(before) = newest_older.kvs.first() else { return Ok(()) };
         let from = newest_older.header.as_ref().map_or(0, |h| h.revision);
         wait_for_deletion(client, before.key.clone(), from).await?;
@@ -135,20 +82,6 @@ async fn wait_for_deletion(client: &Client, key: Bytes, start_revision: i64) -> 
         }
     }
     Err(Error::WatchCanceled("lost watcher waiting for delete".into()))
-}
-
-fn op(op: Op) -> pb::RequestOp {
-    pb::RequestOp { request: Some(op) }
-}
-
-fn created_is(key: &Bytes, revision: i64) -> pb::Compare {
-    pb::Compare {
-        result: CompareResult::Equal as i32,
-        target: CompareTarget::Create as i32,
-        key: key.clone(),
-        target_union: Some(TargetUnion::CreateRevision(revision)),
-        range_end: Bytes::new(),
-    }
 }
 
 /// A lock by name.
@@ -174,12 +107,12 @@ impl<'a> Mutex<'a> {
     /// The server's, or that the session's lease ran out while waiting. The key is then gone, or goes with the lease.
     pub async fn lock(&self) -> Result<i64, Error> {
         let place = take_place(self.session, &self.name, Bytes::new()).await?;
-        if place.owner.as_ref().is_none_or(|owner| owner.create_revision == place.revision) {
+        if place.is_first() {
             return Ok(place.header.map_or(0, |h| h.revision));
         }
         let client = &self.session.client;
         wait_for_older(client, &self.name, place.revision).await?;
-        let mine = client.range(pb::RangeRequest { key: place.key, ..Default::default() }).await?;
+        let mine = client.range(pb::RangeRequest { key: self.key(), ..Default::default() }).await?;
         if mine.kvs.is_empty() {
             return Err(Error::SessionExpired);
         }
@@ -191,8 +124,7 @@ impl<'a> Mutex<'a> {
     /// # Errors
     /// The server's.
     pub async fn unlock(&self) -> Result<(), Error> {
-        let request = pb::DeleteRangeRequest { key: self.key(), ..Default::default() };
-        self.session.client.delete_range(request).await.map(drop)
+        self.session.leave(&self.name).await
     }
 }
 
@@ -219,8 +151,8 @@ impl<'a> Election<'a> {
     /// The server's.
     pub async fn campaign(&self, value: Bytes) -> Result<(), Error> {
         let place = take_place(self.session, &self.name, value.clone()).await?;
-        if place.value.is_some_and(|old| old != value) {
-            let put = pb::PutRequest { key: place.key, value, lease: self.session.lease, ..Default::default() };
+        if place.existing.is_some_and(|old| old.value != value) {
+            let put = pb::PutRequest { key: self.key(), value, lease: self.session.lease, ..Default::default() };
             self.session.client.put(put).await?;
         }
         wait_for_older(&self.session.client, &self.name, place.revision).await
@@ -231,8 +163,7 @@ impl<'a> Election<'a> {
     /// # Errors
     /// The server's.
     pub async fn resign(&self) -> Result<(), Error> {
-        let request = pb::DeleteRangeRequest { key: self.key(), ..Default::default() };
-        self.session.client.delete_range(request).await.map(drop)
+        self.session.leave(&self.name).await
     }
 
     /// Waits for a leader and then for each change of leader or proposal, and hands over what `Get` of the leader's
@@ -245,15 +176,7 @@ impl<'a> Election<'a> {
         name: &str,
         mut seen: impl FnMut(pb::RangeResponse) -> bool,
     ) -> Result<(), Error> {
-        let below = format!("{name}/");
-        let all = pb::RangeRequest {
-            key: Bytes::from(below.clone()),
-            range_end: prefix_end(below.as_bytes()),
-            limit: 1,
-            sort_order: SortOrder::Ascend as i32,
-            sort_target: SortTarget::Create as i32,
-            ..Default::default()
-        };
+        let all = recipes::oldest(&recipes::below(name.as_bytes()));
         loop {
             let response = client.range(all.clone()).await?;
             let mut header = response.header;

@@ -8,9 +8,9 @@ use crate::pb::v3electionpb::election_server::Election;
 use crate::pb::v3lockpb::lock_server::Lock;
 use crate::services::{Out, Services, caller};
 use api::pb::{etcdserverpb as pb, mvccpb, v3electionpb as elect, v3lockpb as lock};
+use api::recipes::{self, Place, created_is, oldest, op, prefix_end};
 use bytes::Bytes;
 use pb::request_op::Request as Op;
-use pb::response_op::Response as Done;
 use server::{Request as Call, Response as Answered};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -23,58 +23,8 @@ fn unknown(e: &api::Error) -> Status {
     Status::unknown(e.message())
 }
 
-/// Everything that begins with `prefix`.
-fn prefix_end(prefix: &[u8]) -> Bytes {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if last < 0xff {
-            end.push(last + 1);
-            return end.into();
-        }
-    }
-    Bytes::from_static(&[0])
-}
-
-fn op(op: Op) -> pb::RequestOp {
-    pb::RequestOp { request: Some(op) }
-}
-
-fn created_is(key: &Bytes, revision: i64) -> pb::Compare {
-    pb::Compare {
-        result: pb::compare::CompareResult::Equal as i32,
-        target: pb::compare::CompareTarget::Create as i32,
-        key: key.clone(),
-        target_union: Some(pb::compare::TargetUnion::CreateRevision(revision)),
-        range_end: Bytes::new(),
-    }
-}
-
 fn get(key: &Bytes) -> pb::RangeRequest {
     pb::RangeRequest { key: key.clone(), ..Default::default() }
-}
-
-/// The oldest key below the prefix.
-fn oldest(prefix: &Bytes) -> pb::RangeRequest {
-    pb::RangeRequest {
-        key: prefix.clone(),
-        range_end: prefix_end(prefix),
-        limit: 1,
-        sort_order: pb::range_request::SortOrder::Ascend as i32,
-        sort_target: pb::range_request::SortTarget::Create as i32,
-        ..Default::default()
-    }
-}
-
-/// A place in the queue below a name.
-struct Place {
-    key: Bytes,
-    prefix: Bytes,
-    lease: i64,
-    revision: i64,
-    header: Option<pb::ResponseHeader>,
-    owner: Option<mvccpb::KeyValue>,
-    /// The value that stood there when the key existed already.
-    existing: Option<mvccpb::KeyValue>,
 }
 
 impl<M: Member> Services<M> {
@@ -108,40 +58,14 @@ impl<M: Member> Services<M> {
 
     /// Takes a place: puts the key unless it is there, and learns who is first.
     async fn queue(&self, caller: &Caller, name: &Bytes, lease: i64, value: Bytes) -> Result<Place, Status> {
-        let prefix = Bytes::from([name.as_ref(), b"/"].concat());
-        let key = Bytes::from([prefix.as_ref(), format!("{lease:x}").as_bytes()].concat());
-        let put = pb::PutRequest { key: key.clone(), value, lease, ..Default::default() };
-        let owner = || op(Op::RequestRange(oldest(&prefix)));
-        let r = pb::TxnRequest {
-            compare: vec![created_is(&key, 0)],
-            success: vec![op(Op::RequestPut(put)), owner()],
-            failure: vec![op(Op::RequestRange(get(&key))), owner()],
-        };
-        let response = self.txn(caller, r).await?;
-        let mut ranges = response.responses.into_iter().filter_map(|r| match r.response {
-            Some(Done::ResponseRange(r)) => Some(r.kvs.into_iter().next()),
-            _ => None,
-        });
-        let existing = if response.succeeded { None } else { ranges.next().flatten() };
-        let owner = ranges.next().flatten();
-        let now = response.header.as_ref().map_or(0, |h| h.revision);
-        let revision = existing.as_ref().map_or(now, |kv| kv.create_revision);
-        Ok(Place { key, prefix, lease, revision, header: response.header, owner, existing })
+        self.txn(caller, recipes::take_place(name, lease, value)).await.map(Place::read)
     }
 
-    /// Waits until everyone who came before is gone.
-    async fn wait(&self, caller: &Caller, place: &Place) -> Result<(), Status> {
+    /// Waits until everyone below the name who came before `revision` is gone.
+    async fn wait(&self, caller: &Caller, name: &Bytes, revision: i64) -> Result<(), Status> {
+        let before = recipes::newest_before(&recipes::below(name), revision);
         loop {
-            let before = pb::RangeRequest {
-                key: place.prefix.clone(),
-                range_end: prefix_end(&place.prefix),
-                limit: 1,
-                sort_order: pb::range_request::SortOrder::Descend as i32,
-                sort_target: pb::range_request::SortTarget::Create as i32,
-                max_create_revision: place.revision - 1,
-                ..Default::default()
-            };
-            let response = self.range_of(caller, before).await?;
+            let response = self.range_of(caller, before.clone()).await?;
             let Some(kv) = response.kvs.first() else { return Ok(()) };
             let from = response.header.as_ref().map_or(0, |h| h.revision);
             self.wait_for_delete(caller, &kv.key, from).await?;
@@ -192,14 +116,8 @@ impl<M: Member> Services<M> {
         self.txn(caller, r).await
     }
 
-    fn leaving(&self, caller: &Caller, place: &Place) -> Leaving<M> {
-        Leaving { services: self.clone(), caller: caller.clone(), key: Some((place.key.clone(), place.revision)) }
-    }
-}
-
-impl Place {
-    fn is_first(&self) -> bool {
-        self.owner.as_ref().is_none_or(|o| o.create_revision == self.revision)
+    fn leaving(&self, caller: &Caller, key: &Bytes, revision: i64) -> Leaving<M> {
+        Leaving { services: self.clone(), caller: caller.clone(), key: Some((key.clone(), revision)) }
     }
 }
 
@@ -232,20 +150,21 @@ impl<M: Member> Lock for Services<M> {
         let caller = caller(&request);
         let r = request.into_inner();
         let lease = self.session(&caller, r.lease).await?;
+        let key = recipes::key_of(&r.name, lease);
         let place = self.queue(&caller, &r.name, lease, Bytes::new()).await?;
         let mut header = place.header;
         if !place.is_first() {
-            let guard = self.leaving(&caller, &place);
-            self.wait(&caller, &place).await?;
+            let guard = self.leaving(&caller, &key, place.revision);
+            self.wait(&caller, &r.name, place.revision).await?;
             // The wait may have outlived the lease: holding the lock means that the key is still there.
-            let own = self.range_of(&caller, get(&place.key)).await?;
+            let own = self.range_of(&caller, get(&key)).await?;
             guard.stay();
             if own.kvs.is_empty() {
                 return Err(Status::unknown("mutex: session is expired"));
             }
             header = own.header;
         }
-        Ok(Response::new(lock::LockResponse { header, key: place.key }))
+        Ok(Response::new(lock::LockResponse { header, key }))
     }
 
     async fn unlock(&self, request: Request<lock::UnlockRequest>) -> Result<Response<lock::UnlockResponse>, Status> {
@@ -272,20 +191,21 @@ impl<M: Member> Election for Services<M> {
         let caller = caller(&request);
         let r = request.into_inner();
         let lease = self.session(&caller, r.lease).await?;
+        let key = recipes::key_of(&r.name, lease);
         let place = self.queue(&caller, &r.name, lease, r.value.clone()).await?;
         if place.existing.as_ref().is_some_and(|kv| kv.value != r.value) {
-            let guard = self.leaving(&caller, &place);
-            self.proclaim_at(&caller, &place.key, place.revision, place.lease, r.value).await?;
+            let guard = self.leaving(&caller, &key, place.revision);
+            self.proclaim_at(&caller, &key, place.revision, lease, r.value).await?;
             guard.stay();
         }
         if !place.is_first() {
-            let guard = self.leaving(&caller, &place);
-            let outcome = self.wait(&caller, &place).await;
+            let guard = self.leaving(&caller, &key, place.revision);
+            let outcome = self.wait(&caller, &r.name, place.revision).await;
             // As upstream: a candidate whose wait fails keeps his place, one who leaves does not.
             guard.stay();
             outcome?;
         }
-        let leader = elect::LeaderKey { name: r.name, key: place.key, rev: place.revision, lease: place.lease };
+        let leader = elect::LeaderKey { name: r.name, key, rev: place.revision, lease };
         Ok(Response::new(elect::CampaignResponse { header: place.header, leader: Some(leader) }))
     }
 
@@ -309,7 +229,7 @@ impl<M: Member> Election for Services<M> {
 
     async fn leader(&self, request: Request<elect::LeaderRequest>) -> Result<Response<elect::LeaderResponse>, Status> {
         let caller = caller(&request);
-        let prefix = Bytes::from([request.get_ref().name.as_ref(), b"/"].concat());
+        let prefix = recipes::below(&request.get_ref().name);
         let response = self.range_of(&caller, oldest(&prefix)).await?;
         let kv = response.kvs.into_iter().next().ok_or_else(|| Status::unknown("election: no leader"))?;
         Ok(Response::new(elect::LeaderResponse { header: response.header, kv: Some(kv) }))
@@ -317,7 +237,7 @@ impl<M: Member> Election for Services<M> {
 
     async fn observe(&self, request: Request<elect::LeaderRequest>) -> Result<Response<Self::ObserveStream>, Status> {
         let caller = caller(&request);
-        let prefix = Bytes::from([request.get_ref().name.as_ref(), b"/"].concat());
+        let prefix = recipes::below(&request.get_ref().name);
         let (out, leaders) = mpsc::channel(16);
         let services = self.clone();
         tokio::spawn(async move {
@@ -400,17 +320,5 @@ impl<M: Member> Services<M> {
             }
         }
         Err(Status::unknown("lost the watch for a leader"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::prefix_end;
-
-    #[test]
-    fn a_prefix_ends_before_the_next_one() {
-        assert_eq!(prefix_end(b"ab"), "ac");
-        assert_eq!(prefix_end(b"a\xff"), "b");
-        assert_eq!(prefix_end(b"\xff"), "\0");
     }
 }

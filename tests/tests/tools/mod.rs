@@ -2,6 +2,7 @@
 //! what differs from run to run.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+use oxetcd_tests::places::built;
 use oxetcd_tests::process::{run_with_input, text};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,26 +20,7 @@ pub fn our_etcdutl() -> PathBuf {
 
 fn tools() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(build).clone()
-}
-
-fn build() -> PathBuf {
-    let test = std::env::current_exe().expect("a running test has a path");
-    // target/debug/deps/this-test
-    let profile = test.ancestors().nth(2).expect("a test is built below its target folder");
-    let target = profile.parent().expect("a test is built below its target folder");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(["build", "--quiet", "--locked", "-p", "etcdctl", "-p", "etcdutl"]);
-    command.arg("--target-dir").arg(target);
-    if profile.ends_with("release") {
-        command.arg("--release");
-    }
-    let status = command.status().expect("cargo runs this test, so it is there");
-    assert!(status.success(), "the tools do not build: {status}");
-    profile.to_owned()
+    BUILT.get_or_init(|| built(&["etcdctl", "etcdutl"])).clone()
 }
 
 /// Words of a line; single quotes hold blanks.

@@ -180,7 +180,7 @@ fn range_request(parsed: &Parsed) -> Result<pb::RangeRequest, Problem> {
     let (key, end) = match (parsed.args.as_slice(), prefix) {
         ([], true) => (vec![0], vec![0]),
         ([key], true) if key.is_empty() => (vec![0], vec![0]),
-        ([key], true) => (key.clone().into_bytes(), keys::prefix_end(key.as_bytes())),
+        ([key], true) => (key.clone().into_bytes(), api::recipes::prefix_end(key.as_bytes()).to_vec()),
         ([key], false) => (key.clone().into_bytes(), Vec::new()),
         ([key, end], false) => (key.clone().into_bytes(), end.clone().into_bytes()),
         _ => return Err(Problem::Usage("range takes a key and perhaps an end".to_owned())),
