@@ -2,8 +2,8 @@
 //!
 //! Periodic: the revision is sampled every `min(period, 1h) / 10`; nothing happens for the first `period`, then
 //! every `min(period, 1h)` the store is compacted to the revision sampled `period` ago; after a failure, or when that
-//! revision is compacted already, it is tried again at the next sample. Revision: every 5 minutes to `current - retention`, if that is positive and
-//! new. A follower samples on, so that a new leader has history.
+//! revision is compacted already, it is tried again at the next sample. Revision: every 5 minutes to
+//! `current - retention`, if that is positive and new. A follower samples on, so that a new leader has history.
 
 use std::collections::VecDeque;
 

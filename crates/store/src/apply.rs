@@ -518,9 +518,8 @@ impl Writing<'_> {
 
     fn put(&mut self, r: &pb::PutRequest) -> Result<pb::PutResponse, Error> {
         let key = Bytes::copy_from_slice(&r.key);
-        let attached =
-            self.store.s.keys.get(&key).is_some_and(|h| h.last.version > 0) && !self.store.s.leases.is_empty();
-        let wanted = r.prev_kv || r.ignore_value || r.ignore_lease || self.store.capture_prev || attached;
+        let maybe_attached = !self.store.s.leases.is_empty();
+        let wanted = r.prev_kv || r.ignore_value || r.ignore_lease || self.store.capture_prev || maybe_attached;
         let old = if wanted { self.current(&key)? } else { None };
         let kept = old.as_ref();
         let value = if r.ignore_value { kept.map(|o| o.value.clone()) } else { None };

@@ -16,7 +16,6 @@ const CHUNKS: usize = 4;
 const IMAGE_PIECES: usize = 32;
 
 /// Hands requests of one network thread to the core's.
-#[derive(Clone)]
 pub struct Door {
     pub inbox: Inbox,
     pub streams: hub::Streams,

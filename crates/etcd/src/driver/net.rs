@@ -121,7 +121,7 @@ pub fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(NETWORK_THREADS_MAX)
 }
 
-/// Serves clients until SIGINT or SIGTERM, with a thread for each of `post`; answers the signal's number once open calls
+/// Serves clients until SIGINT or SIGTERM, with a thread and a door for each of `post`; answers the signal's number once open calls
 /// have ended.
 ///
 /// # Errors
@@ -130,7 +130,7 @@ pub fn serve(
     config: &Config,
     listeners: Listeners,
     connections: usize,
-    door: &Door,
+    door: impl Fn(Home) -> Door,
     post: Vec<Deliveries>,
 ) -> Result<i32, Fatal> {
     let failed = |e: io::Error| Fatal::new(format!("cannot serve clients: {e}"));
@@ -148,7 +148,7 @@ pub fn serve(
     for (home, deliveries) in (0..).map(Home).zip(post) {
         let (deal, taken) = mpsc::unbounded_channel();
         dealt.push(deal);
-        let door = Arc::new(Door { home, ..door.clone() });
+        let door = Arc::new(door(home));
         let (stopped, runtime) = (stopped.clone(), single_threaded().map_err(failed)?);
         let thread = std::thread::Builder::new().name(format!("network-{}", home.0));
         let work = move || {

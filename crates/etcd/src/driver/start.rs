@@ -85,12 +85,27 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
     let checkpoint_inbox = inbox.clone();
     spawn("checkpointer", move || core::checkpointer(&job_queue, &checkpoint_inbox))?;
     let (post, deliveries) = post::channels(net::threads());
-    let (home, shares, lists) = (post::Home(0), shared.clone(), readers.clone());
-    let door = Door { inbox: inbox.clone(), streams, readers: lists, shared: shares, identity, home };
-    let core = core::Core { member, inbox: queue, shared, readers, post, hub: feed, checkpointer: jobs, clock };
+    let core = core::Core {
+        member,
+        inbox: queue,
+        shared: shared.clone(),
+        readers: readers.clone(),
+        post,
+        hub: feed,
+        checkpointer: jobs,
+        clock,
+    };
     let core = spawn("core", move || core.run(early))?;
 
-    let signal = net::serve(config, listeners, connections, &door, deliveries)?;
+    let door = |home| Door {
+        inbox: inbox.clone(),
+        streams: streams.clone(),
+        readers: readers.clone(),
+        shared: shared.clone(),
+        identity,
+        home,
+    };
+    let signal = net::serve(config, listeners, connections, door, deliveries)?;
     // The core may be gone already; then there is nothing left to stop.
     drop(inbox.send(core::Message::Stop));
     core.join().map_err(|_| Fatal::new("the core's thread panicked"))?;
