@@ -158,21 +158,25 @@ fn line(flag: &Flag) -> (String, String) {
     (left.trim_end().to_owned(), format!("{}{default}", flag.usage))
 }
 
+/// Errors are pflag's; of what the tool can't use, it says so.
 fn check(flag: &Flag, value: &str) -> Result<(), String> {
-    let syntax = |function: &str| format!("strconv.{function}: parsing {value:?}: invalid syntax");
     match flag.kind {
-        Kind::Bool => go::parse_bool(value).map(|_| ()).map_err(String::from),
-        Kind::Int => value.parse::<i64>().map(|_| ()).map_err(|_| syntax("ParseInt")),
-        Kind::Uint => value.parse::<u32>().map(|_| ()).map_err(|_| syntax("ParseUint")),
-        Kind::Float => value.parse::<f64>().map(|_| ()).map_err(|_| syntax("ParseFloat")),
-        Kind::Duration => duration_of(value).map(|_| ()).ok_or_else(|| format!("time: invalid duration {value:?}")),
+        Kind::Bool => go::parse_bool(value).map(drop).map_err(String::from),
+        Kind::Int => go::parse_int(value, 0).map(drop).map_err(String::from),
+        Kind::Uint => go::parse_uint(value, 0, 32).map(drop).map_err(String::from),
+        Kind::Float => {
+            let syntax = |_| format!("strconv.ParseFloat: parsing {}: invalid syntax", go::quote(value));
+            value.parse::<f64>().map(drop).map_err(syntax)
+        }
+        Kind::Duration => duration_of(value).map(drop),
         Kind::String | Kind::Strings => Ok(()),
     }
 }
 
 /// A duration; none is negative here.
-fn duration_of(text: &str) -> Option<Duration> {
-    go::parse_duration(text).ok().and_then(|ns| u64::try_from(ns).ok()).map(Duration::from_nanos)
+fn duration_of(text: &str) -> Result<Duration, String> {
+    let ns = u64::try_from(go::parse_duration(text)?).map_err(|_| format!("{} is negative", go::quote(text)))?;
+    Ok(Duration::from_nanos(ns))
 }
 
 impl Parsed {
@@ -202,7 +206,7 @@ impl Parsed {
 
     /// A number; 0 where nothing was given.
     pub fn int(&self, name: &str) -> i64 {
-        self.text(name).parse().unwrap_or_default()
+        go::parse_int(self.text(name), 0).unwrap_or_default()
     }
 
     /// A count; negative ones count as 0.
@@ -266,8 +270,8 @@ mod tests {
 
     #[test]
     fn durations_are_not_negative() {
-        assert_eq!(duration_of("1m30s"), Some(Duration::from_secs(90)));
-        assert_eq!(duration_of("-5s"), None);
+        assert_eq!(duration_of("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration_of("-5s").unwrap_err(), "\"-5s\" is negative");
     }
 
     #[test]
@@ -281,8 +285,13 @@ mod tests {
                 "invalid argument \"x\" for \"--total\" flag: strconv.ParseInt: parsing \"x\": invalid syntax",
             ),
             (
+                "--total 99999999999999999999",
+                "invalid argument \"99999999999999999999\" for \"--total\" flag: strconv.ParseInt: parsing \
+                 \"99999999999999999999\": value out of range",
+            ),
+            (
                 "--compact-interval 5",
-                "invalid argument \"5\" for \"--compact-interval\" flag: time: invalid duration \"5\"",
+                "invalid argument \"5\" for \"--compact-interval\" flag: time: missing unit in duration \"5\"",
             ),
         ];
         for (line, text) in table {
