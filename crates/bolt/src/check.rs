@@ -27,7 +27,7 @@ impl Walk<'_> {
         if depth > DEPTH_MAX {
             return Err(Error::corrupt(id, 0, "the tree is too deep: a cycle"));
         }
-        let page = self.db.page(id, self.hwm)?;
+        let page = self.db.page_in_passing(id, self.hwm)?;
         self.claim(&page)?;
         check_bounds(&page, low, high)?;
         if page.is_leaf() {

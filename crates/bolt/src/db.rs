@@ -10,6 +10,7 @@ use crate::view::View;
 use bytes::Bytes;
 use disk::{File, LockKind, OpenOptions, SharedDisk};
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -43,6 +44,9 @@ pub(crate) struct Inner {
     pub state: Mutex<State>,
     cache: Mutex<Cache>,
 }
+
+/// How bytes are brought: to the end of the buffer, or not at all.
+type ReadAt = fn(&dyn File, &mut [u8], u64) -> io::Result<()>;
 
 pub(crate) struct State {
     pub meta: Meta,
@@ -259,23 +263,64 @@ impl Inner {
         if let Some(page) = self.cached(id) {
             return Ok(page);
         }
-        let page = Arc::new(Page::parse(id, self.read_extent(id, hwm)?)?);
-        self.cache.lock().expect("no panic happens under this lock").insert(page.clone());
+        let page = self.read(id, hwm)?;
+        self.keep(&page);
         Ok(page)
     }
 
-    /// The page, if it is in the cache.
-    pub fn cached(&self, id: u64) -> Option<Arc<Page>> {
+    /// The same for those who pass by once: leaves are not kept, or a scan would drive out what others come back to.
+    pub fn page_in_passing(&self, id: u64, hwm: u64) -> Result<Arc<Page>, Error> {
+        if let Some(page) = self.cached(id) {
+            return Ok(page);
+        }
+        let page = self.read(id, hwm)?;
+        if !page.is_leaf() {
+            self.keep(&page);
+        }
+        Ok(page)
+    }
+
+    /// The same for those who can't wait for the device: [`Error::NotInMemory`] when that would be needed.
+    pub fn page_at_once(&self, id: u64, hwm: u64) -> Result<Arc<Page>, Error> {
+        if let Some(page) = self.cached(id) {
+            return Ok(page);
+        }
+        let bytes = self.read_extent(id, hwm, |file, buf, at| match file.read_at_once(buf, at)? {
+            true => Ok(()),
+            false => Err(io::ErrorKind::WouldBlock.into()),
+        });
+        match bytes {
+            Ok(bytes) => {
+                let page = Arc::new(Page::parse(id, bytes)?);
+                self.keep(&page);
+                Ok(page)
+            }
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => Err(Error::NotInMemory),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn cached(&self, id: u64) -> Option<Arc<Page>> {
         self.cache.lock().expect("no panic happens under this lock").find(id)
     }
 
-    fn read_extent(&self, id: u64, hwm: u64) -> Result<Bytes, Error> {
+    fn keep(&self, page: &Arc<Page>) {
+        self.cache.lock().expect("no panic happens under this lock").insert(page.clone());
+    }
+
+    fn read(&self, id: u64, hwm: u64) -> Result<Arc<Page>, Error> {
+        let bytes = self.read_extent(id, hwm, |file, buf, at| file.read_exact_at(buf, at))?;
+        Ok(Arc::new(Page::parse(id, bytes)?))
+    }
+
+    /// A page's bytes and those of its overflow pages.
+    fn read_extent(&self, id: u64, hwm: u64, read: ReadAt) -> Result<Bytes, Error> {
         if id < 2 || id >= hwm {
             return Err(Error::corrupt(id, 0, format!("page is outside [2, {hwm})")));
         }
         let mut bytes = vec![0; self.page_size];
         let at = id * self.page_size as u64;
-        self.file.read_exact_at(&mut bytes, at).map_err(Error::io("read a page"))?;
+        read(&*self.file, &mut bytes, at).map_err(Error::io("read a page"))?;
         let (_, count, overflow) = page::check_header(id, &bytes)?;
         if u64::from(overflow) >= hwm - id {
             return Err(Error::corrupt(id, 12, format!("{overflow} overflow pages reach past the end")));
@@ -283,8 +328,7 @@ impl Inner {
         if overflow > 0 {
             let first = bytes.len();
             bytes.resize(first * (1 + overflow as usize), 0);
-            let rest = &mut bytes[first..];
-            self.file.read_exact_at(rest, at + first as u64).map_err(Error::io("read a page"))?;
+            read(&*self.file, &mut bytes[first..], at + first as u64).map_err(Error::io("read a page"))?;
         }
         if HEADER + count * ELEMENT > bytes.len() {
             return Err(Error::corrupt(id, 10, format!("{count} elements do not fit")));

@@ -28,8 +28,8 @@ pub enum Error {
     Misuse(&'static str),
     /// An earlier commit failed: nothing written since can be trusted to be durable.
     Poisoned,
-    /// Only the page cache was to be asked, and it lacks a page.
-    NotCached,
+    /// The device was not to be waited for, and a page is not in memory.
+    NotInMemory,
 }
 
 impl Error {
@@ -57,7 +57,7 @@ impl std::fmt::Display for Error {
             Error::Io { what, source } => write!(f, "{what}: {source}"),
             Error::Misuse(what) => f.write_str(what),
             Error::Poisoned => f.write_str("an earlier commit failed; the database must be opened anew"),
-            Error::NotCached => f.write_str("a page is not in the cache"),
+            Error::NotInMemory => f.write_str("a page is not in the cache"),
         }
     }
 }

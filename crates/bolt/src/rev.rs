@@ -39,7 +39,7 @@ impl RangeRev {
             *left -= 1;
             let (page, at) = (page.clone(), *left);
             if !page.is_leaf() {
-                let child = self.view.page(page.child(at))?;
+                let child = self.view.page_in_passing(page.child(at))?;
                 self.descend(child, false)?;
                 continue;
             }
@@ -73,7 +73,7 @@ impl RangeRev {
                 return Ok(());
             }
             // A branch has at least one element: `Page::parse` saw to it.
-            let child = self.view.page(page.child(left - 1))?;
+            let child = self.view.page_in_passing(page.child(left - 1))?;
             self.stack.push((page, left - 1));
             page = child;
         }

@@ -40,7 +40,7 @@ impl std::fmt::Debug for View {
     }
 }
 
-/// How pages are brought: [`View::page`] or [`View::cached`].
+/// How pages are brought: [`View::page`] or [`View::page_at_once`].
 type Fetch = fn(&View, u64) -> Result<Arc<Page>, Error>;
 
 /// Where a bucket's tree begins.
@@ -97,13 +97,17 @@ impl View {
         self.0.db.page(id, self.0.meta.hwm)
     }
 
-    fn cached(&self, id: u64) -> Result<Arc<Page>, Error> {
-        self.0.db.cached(id).ok_or(Error::NotCached)
+    fn page_at_once(&self, id: u64) -> Result<Arc<Page>, Error> {
+        self.0.db.page_at_once(id, self.0.meta.hwm)
+    }
+
+    pub(crate) fn page_in_passing(&self, id: u64) -> Result<Arc<Page>, Error> {
+        self.0.db.page_in_passing(id, self.0.meta.hwm)
     }
 
     pub(crate) fn load(&self, root: &Root) -> Result<Arc<Page>, Error> {
         match root {
-            Root::Page(id) => self.page(*id),
+            Root::Page(id) => self.page_in_passing(*id),
             Root::Inline(page) => Ok(page.clone()),
         }
     }
@@ -149,9 +153,9 @@ impl View {
         self.look_up(bucket, key, View::page)
     }
 
-    /// The same for those who can't wait for the disk: [`Error::NotCached`] when that would be needed.
-    pub fn get_cached(&self, bucket: &[u8], key: &[u8]) -> Result<Option<Bytes>, Error> {
-        self.look_up(bucket, key, View::cached)
+    /// The same for those who can't wait for the device: [`Error::NotInMemory`] when that would be needed.
+    pub fn get_at_once(&self, bucket: &[u8], key: &[u8]) -> Result<Option<Bytes>, Error> {
+        self.look_up(bucket, key, View::page_at_once)
     }
 
     fn look_up(&self, bucket: &[u8], key: &[u8], fetch: Fetch) -> Result<Option<Bytes>, Error> {
@@ -284,7 +288,7 @@ impl Range {
             let (page, at) = (page.clone(), *next);
             *next += 1;
             if !page.is_leaf() {
-                let child = self.view.page(page.child(at))?;
+                let child = self.view.page_in_passing(page.child(at))?;
                 self.descend(child, false)?;
                 continue;
             }
@@ -317,7 +321,7 @@ impl Range {
                 self.stack.push((page, from));
                 return Ok(());
             }
-            let child = self.view.page(page.child(from))?;
+            let child = self.view.page_in_passing(page.child(from))?;
             self.stack.push((page, from + 1));
             page = child;
         }

@@ -83,6 +83,9 @@ pub enum LockKind {
 pub trait File: Send + Sync {
     /// Reads at most `buf.len()` bytes at `offset`; fewer only at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Fills `buf` from `offset` if that takes no waiting for the device: `false` when it would, or when the platform can't
+    /// say.
+    fn read_at_once(&self, buf: &mut [u8], offset: u64) -> io::Result<bool>;
     /// Writes all of `buf` at `offset`, growing the file if needed.
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
     /// Makes content and length durable (`fdatasync`).

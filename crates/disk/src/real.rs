@@ -2,6 +2,7 @@
 
 use crate::{Disk, File, LockKind, Metadata, OpenOptions, SharedDisk};
 use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::io::{Errno, ReadWriteFlags};
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -107,6 +108,16 @@ impl File for RealFile {
             }
         }
         Ok(done)
+    }
+
+    fn read_at_once(&self, buf: &mut [u8], offset: u64) -> io::Result<bool> {
+        let len = buf.len();
+        match rustix::io::preadv2(&self.0, &mut [io::IoSliceMut::new(buf)], offset, ReadWriteFlags::NOWAIT) {
+            Ok(n) => Ok(n == len),
+            // Not in the kernel's cache; or a kernel or file system that can't tell.
+            Err(Errno::AGAIN | Errno::INTR | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {

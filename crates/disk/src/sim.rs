@@ -40,6 +40,8 @@ pub enum Fault {
     Write { after: u64 },
     /// Reads of this file that cover the offset fail.
     Read { path: PathBuf, offset: u64 },
+    /// Nothing can be read at once: the kernel's cache is empty.
+    Cold,
     /// Only so many further bytes can be written into new space.
     Full(u64),
     /// No further failures; a pending crash is called off.
@@ -76,6 +78,7 @@ struct State {
     fail_sync: Option<u64>,
     fail_write: Option<u64>,
     bad_reads: Vec<(PathBuf, u64)>,
+    cold: bool,
     capacity: u64,
     limit: u64,
     random: u64,
@@ -101,6 +104,7 @@ impl SimDisk {
             fail_sync: None,
             fail_write: None,
             bad_reads: Vec::new(),
+            cold: false,
             capacity: options.capacity,
             limit: options.capacity,
             random: options.seed,
@@ -145,11 +149,13 @@ impl SimDisk {
             Fault::Sync { after } => s.fail_sync = Some(after),
             Fault::Write { after } => s.fail_write = Some(after),
             Fault::Read { path, offset } => s.bad_reads.push((path, offset)),
+            Fault::Cold => s.cold = true,
             Fault::Full(bytes) => s.limit = s.used() + bytes,
             Fault::Heal => {
                 s.fail_sync = None;
                 s.fail_write = None;
                 s.bad_reads.clear();
+                s.cold = false;
                 s.limit = s.capacity;
                 s.crash_at = None;
             }
@@ -533,6 +539,12 @@ impl File for SimFile {
         let n = buf.len().min(content.len() - start);
         buf[..n].copy_from_slice(&content[start..start + n]);
         Ok(n)
+    }
+
+    fn read_at_once(&self, buf: &mut [u8], offset: u64) -> io::Result<bool> {
+        // A third of the sectors is never in memory, the same ones in every run.
+        let there = !self.state()?.cold && !(offset / SECTOR as u64).is_multiple_of(3);
+        Ok(there && self.read_at(buf, offset)? == buf.len())
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {

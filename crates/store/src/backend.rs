@@ -121,9 +121,9 @@ impl Records for InMemory<'_> {
         if let Some(record) = self.0.recent(rev) {
             return Ok(record.value.clone());
         }
-        match self.0.view.get_cached(schema::KEY.as_bytes(), &revision_key(rev, false)) {
+        match self.0.view.get_at_once(schema::KEY.as_bytes(), &revision_key(rev, false)) {
             Ok(value) => Ok(value),
-            Err(bolt::Error::NotCached) => Err(NotInMemory::OnDisk),
+            Err(bolt::Error::NotInMemory) => Err(NotInMemory::OnDisk),
             Err(e) => Err(NotInMemory::Failed(e.into())),
         }
     }

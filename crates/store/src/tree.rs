@@ -21,6 +21,20 @@ pub use keys::{Keys, Strings};
 const MAX: usize = 64;
 const MIN: usize = MAX / 4;
 
+/// Room for `more` elements. Doubling, as `Vec` does it, would leave a third of the index's memory unused.
+fn make_room<T>(elements: &mut Vec<T>, more: usize, step: usize) {
+    if elements.capacity() - elements.len() < more {
+        elements.reserve_exact(more.next_multiple_of(step));
+    }
+}
+
+/// Splits where [`make_room`] would have it: neither half keeps room that it will not need.
+fn split_off<T>(elements: &mut Vec<T>, at: usize) -> Vec<T> {
+    let right = elements.split_off(at);
+    elements.shrink_to_fit();
+    right
+}
+
 /// What an entry counts for in [`Tree::weight_before`].
 pub trait Weigh {
     fn weight(&self) -> usize {
@@ -99,7 +113,7 @@ impl<K: Keys, V: Clone + Weigh + Default> Leaf<K, V> {
             Ok(at) => *self.values.get_mut(at) = value,
             Err(at) => {
                 Arc::make_mut(&mut self.keys).insert(at, key);
-                self.values.all().insert(at, value);
+                self.values.insert(at, value);
             }
         }
         Updated { result, added: found.is_err(), weights }
@@ -108,7 +122,7 @@ impl<K: Keys, V: Clone + Weigh + Default> Leaf<K, V> {
     fn split(&mut self) -> Leaf<K, V> {
         // Keys that arrive in order leave full nodes behind.
         let at = self.values.len() * 3 / 4;
-        let values = self.values.all().split_off(at);
+        let values = split_off(self.values.all(), at);
         Leaf { keys: Arc::new(Arc::make_mut(&mut self.keys).split_off(at)), values: values.into() }
     }
 }
@@ -128,7 +142,7 @@ impl<K: Keys, V: Clone + Weigh + Default> Inner<K, V> {
     fn insert(&mut self, at: usize, branch: Branch<K, V>) {
         Arc::make_mut(&mut self.lows).insert(at, branch.node.low());
         self.weights.insert(at, branch.weight);
-        self.children.all().insert(at, Arc::new(branch.node));
+        self.children.insert(at, Arc::new(branch.node));
     }
 
     fn take(&mut self, at: usize) -> Arc<Node<K, V>> {
@@ -158,9 +172,9 @@ impl<K: Keys, V: Clone + Weigh + Default> Inner<K, V> {
 
     fn split(&mut self) -> Inner<K, V> {
         let at = self.children.len() * 3 / 4;
-        let children = self.children.all().split_off(at);
+        let children = split_off(self.children.all(), at);
         let lows = Arc::new(Arc::make_mut(&mut self.lows).split_off(at));
-        Inner { lows, weights: self.weights.split_off(at), children: children.into() }
+        Inner { lows, weights: split_off(&mut self.weights, at), children: children.into() }
     }
 
     fn remove(&mut self, key: &K::Key) -> Option<V> {

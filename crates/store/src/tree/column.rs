@@ -3,8 +3,11 @@
 //! Copying 48 reference-counted elements means touching 48 cache lines that are elsewhere. A copy of a column touches one,
 //! and clones the element that changes; when too many have changed, one full copy is made and pays for them all.
 
+use super::make_room;
 use std::sync::Arc;
 
+/// Elements that a column grows by.
+const ROOM: usize = 4;
 /// Changes that a column keeps beside its base.
 const CHANGED_MAX: usize = 8;
 
@@ -63,10 +66,16 @@ impl<T: Clone> Column<T> {
     /// All elements, nobody else's.
     pub fn all(&mut self) -> &mut Vec<T> {
         let base = Arc::make_mut(&mut self.base);
-        for (at, element) in self.changed.drain(..) {
+        for (at, element) in std::mem::take(&mut self.changed) {
             base[usize::from(at)] = element;
         }
         base
+    }
+
+    pub fn insert(&mut self, at: usize, element: T) {
+        let all = self.all();
+        make_room(all, 1, ROOM);
+        all.insert(at, element);
     }
 }
 

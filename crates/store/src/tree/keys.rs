@@ -1,7 +1,11 @@
 //! A node's keys, ascending.
 
+use super::{make_room, split_off};
 use std::cmp::Ordering;
 use std::fmt::Debug;
+
+/// Keys that a node grows by.
+const ROOM: usize = 8;
 
 /// Ascending keys, each once.
 pub trait Keys: Clone + Debug + Default {
@@ -52,6 +56,7 @@ impl<T: Ord + Clone + Debug> Keys for Vec<T> {
     }
 
     fn insert(&mut self, at: usize, key: &T) {
+        make_room(self, 1, ROOM);
         self.insert(at, key.clone());
     }
 
@@ -60,7 +65,7 @@ impl<T: Ord + Clone + Debug> Keys for Vec<T> {
     }
 
     fn split_off(&mut self, at: usize) -> Self {
-        self.split_off(at)
+        split_off(self, at)
     }
 
     fn append(&mut self, greater: &Self) {
@@ -98,6 +103,8 @@ impl Keys for Strings {
 
     fn insert(&mut self, at: usize, key: &[u8]) {
         let start = self.start(at);
+        make_room(&mut self.bytes, key.len(), ROOM * key.len().max(1));
+        make_room(&mut self.ends, 1, ROOM);
         self.bytes.splice(start..start, key.iter().copied());
         self.ends.insert(at, start);
         self.ends[at..].iter_mut().for_each(|end| *end += key.len());
@@ -111,11 +118,9 @@ impl Keys for Strings {
 
     fn split_off(&mut self, at: usize) -> Self {
         let start = self.start(at);
-        let ends = self.ends.split_off(at).into_iter().map(|end| end - start).collect();
-        // Nobody adds to the left half as much as it has lost.
-        let bytes = self.bytes.split_off(start);
-        self.bytes.shrink_to_fit();
-        Strings { bytes, ends }
+        let mut ends = split_off(&mut self.ends, at);
+        ends.iter_mut().for_each(|end| *end -= start);
+        Strings { bytes: split_off(&mut self.bytes, start), ends }
     }
 
     fn append(&mut self, greater: &Self) {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use store::{Applied, Change, Options, Reply, Store};
 
 pub struct World {
-    disk: SharedDisk,
+    pub disk: SimDisk,
     options: Options,
     pub store: Store,
     index: u64,
@@ -21,8 +21,8 @@ pub struct World {
 
 impl World {
     pub fn new(options: Options) -> World {
-        let disk = SimDisk::new(SimOptions { seed: 0, capacity: u64::MAX }).shared();
-        let store = open(&disk, &options);
+        let disk = SimDisk::new(SimOptions { seed: 0, capacity: u64::MAX });
+        let store = open(&disk.shared(), &options);
         World { disk, options, store, index: 0 }
     }
 
@@ -31,7 +31,7 @@ impl World {
         let World { disk, mut store, index, .. } = self;
         checkpoint(&mut store);
         drop(store);
-        let store = open(&disk, &options);
+        let store = open(&disk.shared(), &options);
         World { disk, options, store, index }
     }
 
