@@ -24,6 +24,30 @@ pub struct Item {
 #[derive(Clone, Debug, Default)]
 pub struct KeyIndex(Tree<Strings, History>);
 
+/// Revisions on their way into the index. In the order of keys neighbours share the way down.
+#[derive(Debug, Default)]
+pub struct Batch {
+    keys: Vec<u8>,
+    /// Where in `keys` the key begins and ends.
+    items: Vec<(usize, usize, Item)>,
+}
+
+impl Batch {
+    /// Revisions, and bytes of keys, that make a batch worth its memory.
+    const ITEMS: usize = 128 << 10;
+    const BYTES: usize = 8 << 20;
+
+    pub fn push(&mut self, key: &[u8], item: Item) {
+        let start = self.keys.len();
+        self.keys.extend_from_slice(key);
+        self.items.push((start, self.keys.len(), item));
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.items.len() >= Batch::ITEMS || self.keys.len() >= Batch::BYTES
+    }
+}
+
 /// Keys `[key, end)`; what etcd's key and range_end say.
 #[derive(Clone, Copy, Debug)]
 pub struct Span<'a> {
@@ -70,9 +94,16 @@ impl KeyIndex {
         self.0.update(key, |slot| extend(slot, Item { rev, created: 0, version: 0 }));
     }
 
-    /// A revision read back at start, in ascending order.
-    pub fn restore(&mut self, key: &[u8], item: Item) {
-        self.0.update(key, |slot| extend(slot, item));
+    /// Takes in what was read back at start: of each key in ascending order of revisions, from one batch to the next,
+    /// too.
+    pub fn restore(&mut self, batch: &mut Batch) {
+        let Batch { keys, items } = batch;
+        let key = |&(start, end, _): &(usize, usize, Item)| &keys[start..end];
+        // Stable: a key's revisions stay in order.
+        items.sort_by(|a, b| key(a).cmp(key(b)));
+        self.0.update_ascending(items.iter().map(|item| (key(item), item.2)), extend);
+        keys.clear();
+        items.clear();
     }
 
     /// Live keys of the span at `main`, ascending, with their item.

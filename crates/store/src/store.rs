@@ -5,7 +5,7 @@
 
 use crate::applied::{Applied, KvHash, KvHasher, key_of};
 use crate::backend::{Backend, Layer, Record};
-use crate::index::{Item, KeyIndex, Rev};
+use crate::index::{Batch, Item, KeyIndex, Rev};
 use crate::members::{ConfStateJson, Downgrade, Member};
 use crate::tree::Tree;
 use crate::{Change, Error, Event, schema};
@@ -230,20 +230,25 @@ impl Store {
         let mut attached = std::collections::BTreeMap::new();
         let mut revisions = b.revisions(Rev::default())?;
         let mut last = 1;
+        let mut batch = Batch::default();
         while let Some((rev, tombstone, value)) = revisions.advance()? {
             let kv = crate::applied::decode_kv(&value)?;
-            let key = Bytes::copy_from_slice(&kv.key);
             let item = match tombstone {
                 true => Item { rev, created: 0, version: 0 },
                 false => Item { rev, created: kv.create_revision, version: kv.version },
             };
             match tombstone || kv.lease == 0 {
-                true => drop(attached.remove(&key)),
-                false => drop(attached.insert(key.clone(), kv.lease)),
+                true => drop(attached.remove(&kv.key)),
+                // A copy: the key is a part of a page.
+                false => drop(attached.insert(Bytes::copy_from_slice(&kv.key), kv.lease)),
             }
-            self.s.keys.restore(&key, item);
+            batch.push(&kv.key, item);
+            if batch.is_full() {
+                self.s.keys.restore(&mut batch);
+            }
             last = rev.main;
         }
+        self.s.keys.restore(&mut batch);
         for (key, id) in attached {
             self.with_lease(id, |lease| {
                 lease.keys.insert(&key, crate::applied::Attached);

@@ -10,6 +10,7 @@
 //! write costs most, so it is made cheap: keys change only with their number and are shared until then; values and
 //! children are [`Column`]s, of which a copy shares all but a few.
 
+use std::iter::Peekable;
 use std::sync::Arc;
 
 mod column;
@@ -170,6 +171,33 @@ impl<K: Keys, V: Clone + Weigh + Default> Inner<K, V> {
         updated
     }
 
+    /// Changes `key`'s value and those of the keys that follow in the same child.
+    fn update_ascending<'k, T>(
+        &mut self,
+        key: &'k K::Key,
+        item: T,
+        end: Option<&K::Key>,
+        items: &mut Peekable<impl Iterator<Item = (&'k K::Key, T)>>,
+        change: &mut impl FnMut(&mut Option<V>, T),
+    ) -> usize
+    where
+        K::Key: 'k,
+    {
+        let first = self.update(key, |slot| change(slot, item));
+        let at = self.find(key);
+        let lows = self.lows.clone();
+        let end = if at + 1 < lows.len() { Some(lows.get(at + 1)) } else { end };
+        let node = Arc::make_mut(self.children.get_mut(at));
+        let added = node.update_ascending(end, items, change);
+        let right = node.split_if_full();
+        self.weights[at] = node.weight();
+        drop(lows);
+        if let Some(right) = right {
+            self.insert(at + 1, right);
+        }
+        usize::from(first.added) + added
+    }
+
     fn split(&mut self) -> Inner<K, V> {
         let at = self.children.len() * 3 / 4;
         let children = split_off(self.children.all(), at);
@@ -243,6 +271,29 @@ impl<K: Keys, V: Clone + Weigh + Default> Node<K, V> {
         }
     }
 
+    /// Changes the values of all keys below `end`, or of as many as it takes to be one too long. Answers how many were
+    /// added.
+    fn update_ascending<'k, T>(
+        &mut self,
+        end: Option<&K::Key>,
+        items: &mut Peekable<impl Iterator<Item = (&'k K::Key, T)>>,
+        change: &mut impl FnMut(&mut Option<V>, T),
+    ) -> usize
+    where
+        K::Key: 'k,
+    {
+        let mut added = 0;
+        while self.len() <= MAX
+            && let Some((key, item)) = items.next_if(|(key, _)| end.is_none_or(|end| *key < end))
+        {
+            added += match self {
+                Node::Leaf(leaf) => usize::from(leaf.update(key, |slot| change(slot, item)).added),
+                Node::Inner(inner) => inner.update_ascending(key, item, end, items, change),
+            };
+        }
+        added
+    }
+
     /// The right half of a node that is too long.
     fn split_if_full(&mut self) -> Option<Branch<K, V>> {
         if self.len() <= MAX {
@@ -307,6 +358,25 @@ impl<K: Keys, V: Clone + Weigh + Default> Tree<K, V> {
             *root = Node::Inner(Inner::new(Branch { weight: node.weight(), node }, right));
         }
         updated.result
+    }
+
+    /// The same for many keys, ascending (each as often as it likes): the way down is walked once for neighbours.
+    pub fn update_ascending<'k, T>(
+        &mut self,
+        items: impl Iterator<Item = (&'k K::Key, T)>,
+        mut change: impl FnMut(&mut Option<V>, T),
+    ) where
+        K::Key: 'k,
+    {
+        let mut items = items.peekable();
+        while items.peek().is_some() {
+            let root = Arc::make_mut(&mut self.root);
+            self.len += root.update_ascending(None, &mut items, &mut change);
+            if let Some(right) = root.split_if_full() {
+                let node = std::mem::take(root);
+                *root = Node::Inner(Inner::new(Branch { weight: node.weight(), node }, right));
+            }
+        }
     }
 
     pub fn insert(&mut self, key: &K::Key, value: V) -> Option<V> {
@@ -444,6 +514,12 @@ mod tests {
                 assert_eq!(tree.insert(&key, step), map.insert(key, step));
             } else {
                 assert_eq!(tree.remove(&key), map.remove(&key));
+            }
+            if step % 499 == 0 {
+                let mut some: Vec<u64> = (0..draw(2000)).map(|_| draw(3000)).collect();
+                some.sort_unstable();
+                tree.update_ascending(some.iter().zip(step..), |slot, value| *slot = Some(value));
+                map.extend(some.into_iter().zip(step..));
             }
             assert_eq!(tree.len, map.len());
             if step % 997 == 0 {

@@ -7,7 +7,7 @@ use super::make_room;
 use std::sync::Arc;
 
 /// Elements that a column grows by.
-const ROOM: usize = 4;
+const ROOM: usize = 8;
 /// Changes that a column keeps beside its base.
 const CHANGED_MAX: usize = 8;
 

@@ -105,7 +105,10 @@ impl Keys for Strings {
         let start = self.start(at);
         make_room(&mut self.bytes, key.len(), ROOM * key.len().max(1));
         make_room(&mut self.ends, 1, ROOM);
-        self.bytes.splice(start..start, key.iter().copied());
+        let end = self.bytes.len();
+        self.bytes.extend_from_slice(key);
+        self.bytes.copy_within(start..end, start + key.len());
+        self.bytes[start..start + key.len()].copy_from_slice(key);
         self.ends.insert(at, start);
         self.ends[at..].iter_mut().for_each(|end| *end += key.len());
     }
