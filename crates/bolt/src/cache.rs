@@ -2,21 +2,25 @@
 //! old one is dropped and they change places. Cheap, scan-tolerant enough, and never above its budget.
 
 use crate::page::Page;
-use std::collections::BTreeMap;
+use fnv::FnvBuildHasher;
+use std::collections::HashMap;
 use std::sync::Arc;
+
+/// Looked up by id only, never walked: the order does not matter.
+type Pages = HashMap<u64, Arc<Page>, FnvBuildHasher>;
 
 /// Pages by id, bounded by bytes.
 #[derive(Debug)]
 pub(crate) struct Cache {
     budget: usize,
-    young: BTreeMap<u64, Arc<Page>>,
-    old: BTreeMap<u64, Arc<Page>>,
+    young: Pages,
+    old: Pages,
     young_bytes: usize,
 }
 
 impl Cache {
     pub fn new(budget: usize) -> Cache {
-        Cache { budget, young: BTreeMap::new(), old: BTreeMap::new(), young_bytes: 0 }
+        Cache { budget, young: Pages::default(), old: Pages::default(), young_bytes: 0 }
     }
 
     pub fn find(&mut self, id: u64) -> Option<Arc<Page>> {

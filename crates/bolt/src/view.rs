@@ -7,7 +7,7 @@ use crate::rev::RangeRev;
 use bytes::Bytes;
 use std::io;
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A tree deeper than this is a cycle: 2^32 elements fit into far fewer levels.
 pub(crate) const DEPTH_MAX: usize = 64;
@@ -20,6 +20,8 @@ struct Registered {
     db: Arc<Inner>,
     meta: Meta,
     free_pages: u64,
+    /// Where buckets begin, once somebody asked; few, and asked for with every key.
+    roots: OnceLock<Vec<(Bytes, Root)>>,
 }
 
 impl Drop for Registered {
@@ -68,6 +70,10 @@ pub(crate) fn parse_bucket(page: u64, value: &Bytes) -> Result<(Root, u64), Erro
     }
 }
 
+fn root_of<'a>(roots: &'a [(Bytes, Root)], name: &[u8]) -> Option<&'a Root> {
+    roots.iter().find(|(known, _)| known == name).map(|(_, root)| root)
+}
+
 impl View {
     pub(crate) fn open(db: Arc<Inner>) -> View {
         let (meta, free_pages) = {
@@ -76,7 +82,7 @@ impl View {
             *state.views.entry(meta.txid).or_insert(0) += 1;
             (meta, state.free.pages())
         };
-        View(Arc::new(Registered { db, meta, free_pages }))
+        View(Arc::new(Registered { db, meta, free_pages, roots: OnceLock::new() }))
     }
 
     pub fn txid(&self) -> u64 {
@@ -127,59 +133,66 @@ impl View {
         Err(Error::corrupt(page.id, 0, "the tree is too deep: a cycle"))
     }
 
-    fn bucket(&self, name: &[u8], fetch: Fetch) -> Result<Option<Root>, Error> {
+    fn bucket(&self, name: &[u8]) -> Result<Option<&Root>, Error> {
+        let roots = match self.0.roots.get() {
+            Some(roots) => roots,
+            None => {
+                let roots = self.read_roots()?;
+                self.0.roots.get_or_init(|| roots)
+            }
+        };
+        Ok(root_of(roots, name))
+    }
+
+    fn read_roots(&self) -> Result<Vec<(Bytes, Root)>, Error> {
         let root = self.0.meta.root;
-        match self.find(&Root::Page(root), name, fetch)? {
-            Some((value, flags)) if flags & BUCKET_FLAG != 0 => Ok(Some(parse_bucket(root, &value)?.0)),
-            _ => Ok(None),
+        let mut range = Range::new(self.clone(), Some(Root::Page(root)), Bound::Unbounded, Bound::Unbounded);
+        let mut roots = Vec::new();
+        while let Some((key, value, flags)) = range.advance()? {
+            if flags & BUCKET_FLAG != 0 {
+                roots.push((key, parse_bucket(root, &value)?.0));
+            }
         }
+        Ok(roots)
     }
 
     /// Names of all buckets, ascending.
     pub fn buckets(&self) -> Result<Vec<Bytes>, Error> {
-        let mut range =
-            Range::new(self.clone(), Some(Root::Page(self.0.meta.root)), Bound::Unbounded, Bound::Unbounded);
-        let mut names = Vec::new();
-        while let Some((key, _, flags)) = range.advance()? {
-            if flags & BUCKET_FLAG != 0 {
-                names.push(key);
-            }
-        }
-        Ok(names)
+        Ok(self.read_roots()?.into_iter().map(|(name, _)| name).collect())
     }
 
     /// The key's value; `None` when bucket or key is absent.
     pub fn get(&self, bucket: &[u8], key: &[u8]) -> Result<Option<Bytes>, Error> {
-        self.look_up(bucket, key, View::page)
+        match self.bucket(bucket)? {
+            Some(root) => Ok(self.find(root, key, View::page)?.map(|(value, _)| value)),
+            None => Ok(None),
+        }
     }
 
     /// The same for those who can't wait for the device: [`Error::NotInMemory`] when that would be needed.
     pub fn get_at_once(&self, bucket: &[u8], key: &[u8]) -> Result<Option<Bytes>, Error> {
-        self.look_up(bucket, key, View::page_at_once)
-    }
-
-    fn look_up(&self, bucket: &[u8], key: &[u8], fetch: Fetch) -> Result<Option<Bytes>, Error> {
-        match self.bucket(bucket, fetch)? {
-            Some(root) => Ok(self.find(&root, key, fetch)?.map(|(value, _)| value)),
+        let roots = self.0.roots.get().ok_or(Error::NotInMemory)?;
+        match root_of(roots, bucket) {
+            Some(root) => Ok(self.find(root, key, View::page_at_once)?.map(|(value, _)| value)),
             None => Ok(None),
         }
     }
 
     /// The bucket's pairs between the bounds, ascending; nothing when the bucket is absent.
     pub fn range(&self, bucket: &[u8], start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<Range, Error> {
-        let root = self.bucket(bucket, View::page)?;
+        let root = self.bucket(bucket)?.cloned();
         Ok(Range::new(self.clone(), root, start, end))
     }
 
     /// The same pairs, descending.
     pub fn range_rev(&self, bucket: &[u8], start: Bound<&[u8]>, end: Bound<&[u8]>) -> Result<RangeRev, Error> {
-        let root = self.bucket(bucket, View::page)?;
+        let root = self.bucket(bucket)?.cloned();
         Ok(RangeRev::new(self.clone(), root, start, end))
     }
 
     /// Whether there is such a bucket.
     pub fn bucket_exists(&self, name: &[u8]) -> Result<bool, Error> {
-        Ok(self.bucket(name, View::page)?.is_some())
+        Ok(self.bucket(name)?.is_some())
     }
 
     /// The bucket's sequence number; `None` when the bucket is absent.

@@ -34,8 +34,8 @@ pub struct Batch {
 
 impl Batch {
     /// Revisions, and bytes of keys, that make a batch worth its memory.
-    const ITEMS: usize = 128 << 10;
-    const BYTES: usize = 8 << 20;
+    const ITEMS: usize = 64 << 10;
+    const BYTES: usize = 4 << 20;
 
     pub fn push(&mut self, key: &[u8], item: Item) {
         let start = self.keys.len();
@@ -108,7 +108,11 @@ impl KeyIndex {
 
     /// Live keys of the span at `main`, ascending, with their item.
     pub fn live<'a>(&'a self, span: Span<'a>, main: i64) -> impl Iterator<Item = (&'a [u8], &'a Item)> + 'a {
-        let found = self.0.range_from(span.key).take_while(move |(key, _)| span.contains(key));
+        // A single key takes no iterator with a stack.
+        let one = span.is_point().then(|| Some((span.key.as_ref(), self.get(span.key)?))).flatten();
+        let many = (!span.is_point()).then(|| self.0.range_from(span.key));
+        let many = many.into_iter().flatten().take_while(move |(key, _)| span.contains(key));
+        let found = one.into_iter().chain(many);
         found.filter_map(move |(key, h)| Some((key, h.at(main)?))).filter(|(_, item)| item.version > 0)
     }
 

@@ -26,6 +26,7 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
 use std::time::Instant;
 use store::Applied;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -71,6 +72,24 @@ impl Clock {
     pub fn now_ms(self) -> u64 {
         u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// How far long work steps back (`nice`): where processors are short, log, apply and network get three times the share.
+/// More would let a checkpoint fall behind the writes that fill it.
+const BACKGROUND_NICE: i32 = 5;
+
+/// Starts a thread for work that may take long and that nobody's put waits for.
+///
+/// # Errors
+/// The operating system gave no thread.
+fn background(name: String, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name).spawn(move || {
+        // Linux: of this thread alone.
+        if let Err(e) = rustix::process::setpriority_process(None, BACKGROUND_NICE) {
+            tracing::debug!(error = %e, "background work keeps its priority");
+        }
+        work();
+    })
 }
 
 /// Tells whoever waits that the member serves: the log line that scripts match, and `READY=1` to systemd.

@@ -5,7 +5,7 @@
 //! a thread of its own: clients that stop reading must not take the pool away from the others. What it looks at is held
 //! in the page store meanwhile; a client that takes nothing for [`STALL_MAX`] is let go.
 
-use super::{Chunks, Image, Shared, Ticket, core::die};
+use super::{Chunks, Image, Shared, Ticket, background, core::die};
 use api::pb::etcdserverpb as pb;
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use server::{Request, Response, read};
@@ -53,7 +53,7 @@ impl Readers {
         let (jobs, queue) = bounded::<Job>(QUEUE_MAX);
         for n in 0..threads {
             let (queue, shared) = (queue.clone(), shared.clone());
-            std::thread::Builder::new().name(format!("reader-{n}")).spawn(move || {
+            background(format!("reader-{n}"), move || {
                 for job in queue {
                     work(&shared, job);
                 }
@@ -94,7 +94,7 @@ impl Readers {
         let (shared, streams) = (self.shared.clone(), self.streams.clone());
         // Handed over when there is a thread to take it: a client must be told when there is none.
         let (hand, taken) = bounded(1);
-        let started = std::thread::Builder::new().name("stream".into()).spawn(move || {
+        let started = background("stream".into(), move || {
             if let Ok(job) = taken.recv() {
                 work(&shared, job);
             }

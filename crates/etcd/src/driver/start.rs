@@ -1,6 +1,6 @@
 //! Bringing one member up and down: from a checked configuration to threads and sockets, and back.
 
-use super::{Clock, Shared, core, door::Door, hub, net, post, readers::Readers};
+use super::{Clock, Shared, background, core, door::Door, hub, net, post, readers::Readers};
 use crate::config::{self, Config, gates::Gate};
 use arc_swap::ArcSwap;
 use crossbeam_channel::bounded;
@@ -83,7 +83,8 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
     );
     spawn("watch-hub", move || runner.run())?;
     let checkpoint_inbox = inbox.clone();
-    spawn("checkpointer", move || core::checkpointer(&job_queue, &checkpoint_inbox))?;
+    background("checkpointer".into(), move || core::checkpointer(&job_queue, &checkpoint_inbox))
+        .map_err(|e| thread(&e))?;
     let (post, deliveries) = post::channels(net::threads());
     let core = core::Core {
         member,
