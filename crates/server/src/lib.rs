@@ -26,4 +26,4 @@ pub use fatal::Fatal;
 pub use ids::IdGenerator;
 pub use layout::Layout;
 pub use member::{Member, Output};
-pub use request::{Request, Response};
+pub use request::{Encoded, Request, Response};

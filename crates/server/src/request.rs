@@ -1,6 +1,8 @@
 //! Requests and responses as values: what a transport hands to a member and gets back.
 
 use api::pb::etcdserverpb as pb;
+use bytes::Bytes;
+use prost::Message as _;
 
 /// One unary call.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +36,8 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Response {
     Range(pb::RangeResponse),
+    /// A `Range` too large to be encoded where others wait: see [`Response::encode_if_large`].
+    LargeRange(Encoded),
     Put(pb::PutResponse),
     DeleteRange(pb::DeleteRangeResponse),
     Txn(pb::TxnResponse),
@@ -55,4 +59,111 @@ pub enum Response {
     MemberUpdate(pb::MemberUpdateResponse),
     MemberPromote(pb::MemberPromoteResponse),
     MemberList(pb::MemberListResponse),
+}
+
+/// Bytes of a response beyond which it is encoded before it gets to a network thread; and of the pieces that are sent one
+/// by one, so that other answers get their turn in between.
+const PIECE: usize = 64 << 10;
+
+/// A message as it is sent, in pieces.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Encoded(Vec<Bytes>);
+
+impl Encoded {
+    /// Bytes of all pieces.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
+    /// Never: what is empty is not large.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn into_pieces(self) -> Vec<Bytes> {
+        self.0
+    }
+
+    /// All pieces as one.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.0.concat()
+    }
+}
+
+impl Response {
+    /// Encodes a large range. For threads that have time: a list of everything takes tens of milliseconds.
+    pub fn encode_if_large(self) -> Response {
+        match self {
+            Response::Range(range) if is_large(&range) => Response::LargeRange(encode(range)),
+            other => other,
+        }
+    }
+}
+
+fn is_large(range: &pb::RangeResponse) -> bool {
+    let mut bytes = 0;
+    range.kvs.iter().any(|kv| {
+        bytes += kv.encoded_len();
+        bytes > PIECE
+    })
+}
+
+/// What prost makes of the whole, pair by pair: each is dropped when it is encoded, and with it the pages it held.
+fn encode(range: pb::RangeResponse) -> Encoded {
+    let pb::RangeResponse { header, kvs, more, count } = range;
+    let mut pieces = Vec::new();
+    let head = pb::RangeResponse { header, ..pb::RangeResponse::default() };
+    let mut piece = Vec::with_capacity(PIECE);
+    head.encode_raw(&mut piece);
+    for kv in kvs {
+        const FIELD: usize = 8;
+        if piece.len() + FIELD + kv.encoded_len() > PIECE && !piece.is_empty() {
+            pieces.push(std::mem::replace(&mut piece, Vec::with_capacity(PIECE)).into());
+        }
+        prost::encoding::message::encode(KVS, &kv, &mut piece);
+    }
+    let tail = pb::RangeResponse { more, count, ..pb::RangeResponse::default() };
+    tail.encode_raw(&mut piece);
+    pieces.push(piece.into());
+    Encoded(pieces)
+}
+
+/// The number of `RangeResponse.kvs`.
+const KVS: u32 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::pb::mvccpb::KeyValue;
+
+    fn range(pairs: usize, value: usize) -> pb::RangeResponse {
+        let header = Some(pb::ResponseHeader { cluster_id: 7, revision: 9, ..Default::default() });
+        let pair = |n: usize| KeyValue {
+            key: format!("key{n}").into(),
+            value: vec![n as u8; value].into(),
+            version: n as i64,
+            ..Default::default()
+        };
+        pb::RangeResponse { header, kvs: (0..pairs).map(pair).collect(), more: true, count: pairs as i64 }
+    }
+
+    #[test]
+    fn a_large_range_is_encoded_in_pieces_as_prost_would_encode_the_whole() {
+        for (pairs, value) in [(3000, 100), (3, PIECE), (1, 3 * PIECE), (200_000, 0)] {
+            let whole = range(pairs, value).encode_to_vec();
+            let Response::LargeRange(encoded) = Response::Range(range(pairs, value)).encode_if_large() else {
+                unreachable!("{pairs} pairs of {value} bytes are large")
+            };
+            assert!(encoded.to_vec() == whole, "{pairs} pairs of {value} bytes");
+            assert_eq!(encoded.len(), whole.len());
+            let limit = PIECE.max(value + 100);
+            assert!(encoded.into_pieces().iter().all(|piece| piece.len() <= limit));
+        }
+    }
+
+    #[test]
+    fn a_small_range_stays_as_it_is() {
+        let small = Response::Range(range(10, 100));
+        assert_eq!(small.clone().encode_if_large(), small);
+    }
 }

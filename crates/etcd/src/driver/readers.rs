@@ -136,7 +136,7 @@ fn work(shared: &Shared, job: Job) {
             range_stream(&applied, shared.max_request_bytes, &request, &out);
         }
         Job::Read { ticket, request } => match read::run(&applied, request) {
-            Ok(response) => ticket.answer(Ok(response)),
+            Ok(response) => ticket.answer(Ok(response.encode_if_large())),
             Err(Error::Refused(e)) => ticket.answer(Err(e)),
             Err(Error::Fatal(text)) => die(&server::Fatal::new(text)),
         },
