@@ -36,17 +36,31 @@ pub(crate) fn answered(content_type: HeaderValue, gzip: bool, body: Body) -> Res
 pub(crate) fn refused(code: StatusCode, content_type: HeaderValue, why: &Status) -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = code;
-    *response.headers_mut() = trailers(why);
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    let mut headers = HeaderMap::with_capacity(3);
+    headers.insert(CONTENT_TYPE, content_type);
+    tell(why, &mut headers);
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The response of a stream that ended before its first message: as in grpc-go, there is only a head.
+pub(crate) fn ended(mut response: Response<Body>, trailers: HeaderMap) -> Response<Body> {
+    response.headers_mut().remove(GRPC_ENCODING);
+    response.headers_mut().extend(trailers);
+    *response.body_mut() = Body::Empty;
     response
 }
 
 fn trailers(why: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(2);
-    // Texts are escaped: only metadata could fail, and there is none.
-    let outcome = why.add_header(&mut trailers);
-    debug_assert!(outcome.is_ok(), "{why}");
+    tell(why, &mut trailers);
     trailers
+}
+
+fn tell(why: &Status, fields: &mut HeaderMap) {
+    // Texts are escaped: only metadata could fail, and there is none.
+    let outcome = why.add_header(fields);
+    debug_assert!(outcome.is_ok(), "{why}");
 }
 
 fn fine() -> HeaderMap {
@@ -62,19 +76,20 @@ pub(crate) fn frame(message: &impl Message, gzip: bool) -> Result<Bytes, Status>
     Ok(out.into())
 }
 
-/// As grpc-go: an empty message is never compressed.
+/// Adds a message with its prefix, or nothing where it can't be sent. As grpc-go: an empty message is never compressed.
 fn append(out: &mut Vec<u8>, message: &impl Message, gzip: bool) -> Result<(), Status> {
     let length = message.encoded_len();
     if gzip && length > 0 {
         return append_packed(out, &message.encode_to_vec());
     }
+    let prefix = sendable(length)?.to_be_bytes();
     match out.is_empty() {
         // Most often it is the only one.
         true => out.reserve_exact(PREFIX + length),
         false => out.reserve(PREFIX + length),
     }
     out.put_u8(0);
-    out.put_u32(sendable(length)?);
+    out.put_slice(&prefix);
     message.encode_raw(out);
     Ok(())
 }
@@ -82,10 +97,14 @@ fn append(out: &mut Vec<u8>, message: &impl Message, gzip: bool) -> Result<(), S
 fn append_packed(out: &mut Vec<u8>, plain: &[u8]) -> Result<(), Status> {
     let begin = out.len();
     out.extend_from_slice(&[1, 0, 0, 0, 0]);
-    crate::gzip::deflate(plain, out).map_err(|e| Status::internal(format!("grpc: error while compressing: {e}")))?;
-    let length = sendable(out.len() - begin - PREFIX)?;
-    out[begin + 1..begin + PREFIX].copy_from_slice(&length.to_be_bytes());
-    Ok(())
+    let packed = crate::gzip::deflate(plain, out)
+        .map_err(|e| Status::internal(format!("grpc: error while compressing: {e}")))
+        .and_then(|()| sendable(out.len() - begin - PREFIX));
+    match packed {
+        Ok(length) => out[begin + 1..begin + PREFIX].copy_from_slice(&length.to_be_bytes()),
+        Err(_) => out.truncate(begin),
+    }
+    packed.map(drop)
 }
 
 fn sendable(length: usize) -> Result<u32, Status> {
@@ -100,7 +119,19 @@ pub(crate) enum Body {
     Text(Bytes),
     /// One message, prefix included; `None` once it is sent and its trailers are not.
     Message(Option<Bytes>),
-    Stream(Pin<Box<dyn http_body::Body<Data = Bytes, Error = Infallible> + Send>>),
+    Stream(Box<dyn Flow>),
+}
+
+/// A stream of answers.
+pub(crate) trait Flow: Send {
+    /// Until it is known how the response begins. As in grpc-go, its head goes with the first message, and with the end
+    /// where there is none; but it goes alone where no answer is on its way. Answers the trailers of a stream that
+    /// ended.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>>;
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>>;
+
+    fn is_over(&self) -> bool;
 }
 
 impl http_body::Body for Body {
@@ -110,7 +141,7 @@ impl http_body::Body for Body {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = self.get_mut();
         let frame = match this {
-            Body::Stream(body) => return body.as_mut().poll_frame(cx),
+            Body::Stream(flow) => return flow.poll_frame(cx).map(|frame| frame.map(Ok)),
             Body::Empty => return Poll::Ready(None),
             Body::Text(text) => Frame::data(std::mem::take(text)),
             Body::Message(message) => match message.take() {
@@ -126,7 +157,7 @@ impl http_body::Body for Body {
         match self {
             Body::Empty => true,
             Body::Text(_) | Body::Message(_) => false,
-            Body::Stream(body) => body.is_end_stream(),
+            Body::Stream(flow) => flow.is_over(),
         }
     }
 
@@ -150,6 +181,10 @@ pub(crate) struct Terms {
 /// Messages as a body, until they end or have to.
 pub(crate) struct Streamed<S> {
     phase: Phase<S>,
+    /// What was there when the head went.
+    data: Vec<u8>,
+    /// Whether an answer is on its way.
+    soon: fn(&S) -> bool,
     gzip: bool,
     end: End,
     _open: Open,
@@ -168,40 +203,73 @@ where
     T: Message + 'static,
 {
     pub fn body(messages: S, terms: Terms) -> Body {
+        Streamed::answering(messages, |_| false, terms)
+    }
+
+    /// A body that knows from `soon` when an answer is on its way.
+    pub fn answering(messages: S, soon: fn(&S) -> bool, terms: Terms) -> Body {
         let Terms { gzip, end, open } = terms;
-        Body::Stream(Box::pin(Streamed { phase: Phase::Flowing(messages), gzip, end, _open: open }))
+        let phase = Phase::Flowing(messages);
+        Body::Stream(Box::new(Streamed { phase, data: Vec::new(), soon, gzip, end, _open: open }))
+    }
+
+    /// Gathers what is there, or learns the end.
+    fn advance(&mut self, cx: &mut Context<'_>) -> Result<(), Waits> {
+        let Phase::Flowing(messages) = &mut self.phase else { return Ok(()) };
+        if let Poll::Ready(why) = gather(messages, &mut self.data, self.gzip, cx) {
+            self.phase = Phase::Ended(why);
+            return Ok(());
+        }
+        if !self.data.is_empty() {
+            return Ok(());
+        }
+        let soon = (self.soon)(messages);
+        match self.end.poll_unless_answered(soon, cx) {
+            Poll::Ready(why) => self.phase = Phase::Ended(why),
+            Poll::Pending => return Err(Waits { soon }),
+        }
+        Ok(())
+    }
+
+    /// The trailers of a stream that has ended.
+    fn trailers(&mut self) -> Option<HeaderMap> {
+        match std::mem::replace(&mut self.phase, Phase::Over) {
+            Phase::Ended(why) if why.code() == Code::Ok => Some(fine()),
+            Phase::Ended(why) => Some(trailers(&why)),
+            Phase::Flowing(_) | Phase::Over => None,
+        }
     }
 }
 
-impl<S, T> http_body::Body for Streamed<S>
-where
-    S: Stream<Item = Result<T, Status>> + Unpin,
-    T: Message,
-{
-    type Data = Bytes;
-    type Error = Infallible;
+/// There is nothing yet; whether there is soon.
+struct Waits {
+    soon: bool,
+}
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Streamed { phase, gzip, end, .. } = self.get_mut();
-        if let Phase::Flowing(messages) = phase {
-            let mut data = Vec::new();
-            if let Poll::Ready(why) = gather(messages, &mut data, *gzip, cx) {
-                *phase = Phase::Ended(why);
-            } else if data.is_empty() {
-                *phase = Phase::Ended(std::task::ready!(end.poll(cx)));
-            }
-            if !data.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(data.into()))));
-            }
+impl<S, T> Flow for Streamed<S>
+where
+    S: Stream<Item = Result<T, Status>> + Unpin + Send + 'static,
+    T: Message + 'static,
+{
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>> {
+        match self.advance(cx) {
+            Err(Waits { soon: true }) => Poll::Pending,
+            Ok(()) if self.data.is_empty() => Poll::Ready(self.trailers()),
+            Ok(()) | Err(Waits { soon: false }) => Poll::Ready(None),
         }
-        Poll::Ready(match std::mem::replace(phase, Phase::Over) {
-            Phase::Ended(why) if why.code() == Code::Ok => Some(Ok(Frame::trailers(fine()))),
-            Phase::Ended(why) => Some(Ok(Frame::trailers(trailers(&why)))),
-            Phase::Flowing(_) | Phase::Over => None,
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        if self.data.is_empty() && self.advance(cx).is_err() {
+            return Poll::Pending;
+        }
+        Poll::Ready(match self.data.is_empty() {
+            false => Some(Frame::data(std::mem::take(&mut self.data).into())),
+            true => self.trailers().map(Frame::trailers),
         })
     }
 
-    fn is_end_stream(&self) -> bool {
+    fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Over)
     }
 }

@@ -7,7 +7,7 @@
 //!    └─ end of the requests ─► a stream's response            End may cut in anywhere
 //! ```
 
-use crate::answers::{Body, Terms, answered, refused};
+use crate::answers::{Body, Terms, answered, ended, refused};
 use crate::backend::{Answer, Caller, Member};
 use crate::dispatch::Port;
 use crate::ends::{End, Open};
@@ -29,6 +29,8 @@ pub(crate) struct Call<M: Member>(State<M>);
 enum State<M: Member> {
     /// `None` once it was taken.
     Answered(Option<Response<Body>>),
+    /// … and a stream, whose head may have to wait.
+    Opened(Option<Response<Body>>),
     Working(Working<M>),
 }
 
@@ -61,6 +63,10 @@ impl<M: Member> Call<M> {
         Call(State::Answered(Some(response)))
     }
 
+    pub fn opened(response: Response<Body>) -> Call<M> {
+        Call(State::Opened(Some(response)))
+    }
+
     pub fn working(call: Working<M>) -> Call<M> {
         Call(State::Working(call))
     }
@@ -71,8 +77,14 @@ impl<M: Member> Future for Call<M> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.get_mut().0 {
-            State::Answered(response) => {
-                Poll::Ready(Ok(response.take().expect("a future is not polled after it was ready")))
+            State::Answered(response) => Poll::Ready(Ok(taken(response))),
+            State::Opened(response) => {
+                if let Some(Body::Stream(flow)) = response.as_mut().map(Response::body_mut)
+                    && let Some(trailers) = ready!(flow.poll_head(cx))
+                {
+                    return Poll::Ready(Ok(ended(taken(response), trailers)));
+                }
+                Poll::Ready(Ok(taken(response)))
             }
             State::Working(call) => {
                 let outcome = ready!(call.poll(cx));
@@ -84,6 +96,10 @@ impl<M: Member> Future for Call<M> {
             }
         }
     }
+}
+
+fn taken(response: &mut Option<Response<Body>>) -> Response<Body> {
+    response.take().expect("a future is not polled after it was ready")
 }
 
 impl<M: Member> Working<M> {

@@ -114,7 +114,7 @@ fn begin<M: Member>(
     let messages = Messages::new(body, port.limits.max_message(), gzip);
     if let Kind::Both(stream) = &method.kind {
         let body = stream(&port.services, caller, messages, Terms { gzip, end, open });
-        return Call::answered(answered(content_type, gzip, body));
+        return Call::opened(answered(content_type, gzip, body));
     }
     let step = Step::Reading { messages, caller, first: None };
     let (port, end, open) = (port.clone(), Some(end), Some(open));

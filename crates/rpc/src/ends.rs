@@ -19,27 +19,53 @@ pub(crate) type Leader = (watch::Receiver<bool>, Duration);
 /// Why a call has to end, once it has.
 pub(crate) struct End {
     late: Option<Pin<Box<Sleep>>>,
-    outside: Option<Pin<Box<dyn Future<Output = Status> + Send>>>,
+    outside: Outside,
+}
+
+enum Outside {
+    Nothing,
+    /// Not listened to yet: short calls never have to.
+    Stop(watch::Receiver<bool>),
+    Heard(Pin<Box<dyn Future<Output = Status> + Send>>),
 }
 
 impl End {
     /// After `limit`; with `stop`, for calls that may last as long as the client likes; without a leader.
     pub fn new(limit: Option<Duration>, stop: Option<watch::Receiver<bool>>, leader: Option<Leader>) -> End {
-        End {
-            late: limit.map(|limit| Box::pin(tokio::time::sleep(limit))),
-            outside: stop.map(|stop| Box::pin(must_end(stop, leader)) as Pin<Box<_>>),
+        let late = limit.map(|limit| Box::pin(tokio::time::sleep(limit)));
+        let outside = match (stop, leader) {
+            (None, _) => Outside::Nothing,
+            (Some(stop), None) => Outside::Stop(stop),
+            (Some(stop), leader) => Outside::Heard(Box::pin(must_end(stop, leader))),
+        };
+        End { late, outside }
+    }
+
+    /// Whether the call has to end. One whose answer is on its way is not told of the member's stop: the answer comes.
+    pub fn poll_unless_answered(&mut self, answered: bool, cx: &mut Context<'_>) -> Poll<Status> {
+        match &self.outside {
+            Outside::Stop(_) if answered => self.poll_late(cx),
+            _ => self.poll(cx),
+        }
+    }
+
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        match &mut self.late {
+            Some(late) => late.as_mut().poll(cx).map(|()| late_status()),
+            None => Poll::Pending,
         }
     }
 
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
-        if let Some(late) = &mut self.late
-            && late.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(late_status());
+        if let Poll::Ready(why) = self.poll_late(cx) {
+            return Poll::Ready(why);
+        }
+        if let Outside::Stop(stop) = &self.outside {
+            self.outside = Outside::Heard(Box::pin(must_end(stop.clone(), None)));
         }
         match &mut self.outside {
-            Some(outside) => outside.as_mut().poll(cx),
-            None => Poll::Pending,
+            Outside::Heard(end) => end.as_mut().poll(cx),
+            Outside::Nothing | Outside::Stop(_) => Poll::Pending,
         }
     }
 }

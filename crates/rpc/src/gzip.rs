@@ -20,8 +20,13 @@ pub(crate) fn inflate(packed: &[u8], limit: usize) -> Result<Bytes, Status> {
             "grpc: received message after decompression larger than max {limit}"
         ))),
         Ok(_) => Ok(plain.into()),
-        Err(_) if unzip.header().is_none() => {
-            Err(Status::internal("grpc: failed to decompress the message: gzip: invalid header"))
+        Err(e) if unzip.header().is_none() => {
+            let why = match e.kind() {
+                _ if packed.is_empty() => "EOF",
+                io::ErrorKind::UnexpectedEof => "unexpected EOF",
+                _ => "gzip: invalid header",
+            };
+            Err(Status::internal(format!("grpc: failed to decompress the message: {why}")))
         }
         Err(e) => Err(Status::internal(format!("grpc: failed to read decompressed data: {e}"))),
     }

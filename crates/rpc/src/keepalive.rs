@@ -37,7 +37,7 @@ impl<M: Member> Services<M> {
     pub fn keep_alive(&self, caller: Caller, requests: Messages, terms: Terms) -> Body {
         let requests = Some(requests);
         let stream = KeepAlive { services: self.clone(), caller, requests, asked: VecDeque::new(), failed: None };
-        Streamed::body(stream, terms)
+        Streamed::answering(stream, |stream| !stream.asked.is_empty(), terms)
     }
 }
 

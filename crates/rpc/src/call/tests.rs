@@ -18,7 +18,7 @@ const RANGE_STREAM: &str = "/etcdserverpb.KV/RangeStream";
 const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 
-/// Counts the bytes of keys, prolongs leases by their number, and never answers a put.
+/// Counts the bytes of keys, prolongs leases by their number, number 0 after a second, and never answers a put.
 struct Fake {
     leader: watch::Sender<bool>,
 }
@@ -31,7 +31,12 @@ impl Member for Fake {
                 Ok(Answered::Range(pb::RangeResponse { count: r.key.len() as i64, ..Default::default() }))
             }
             Request::LeaseKeepAlive(r) => {
-                Ok(Answered::LeaseKeepAlive(pb::LeaseKeepAliveResponse { id: r.id, ttl: r.id, header: None }))
+                let response = pb::LeaseKeepAliveResponse { id: r.id, ttl: r.id, header: None };
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_secs(u64::from(r.id == 0))).await;
+                    drop(out.send(Ok(Answered::LeaseKeepAlive(response))));
+                });
+                return answer;
             }
             Request::Put(_) => {
                 tokio::spawn(async move {
@@ -270,6 +275,39 @@ async fn keepalives_are_answered_in_order_and_before_what_is_wrong_after_them() 
     let seen = server.ask(KEEP_ALIVE, &[], &ids.clone().flat_map(lease).collect::<Vec<u8>>()).await;
     ids.for_each(|id| data.extend(prolonged(id)));
     assert!(seen.data == data && seen.code == "0");
+}
+
+/// As in grpc-go, but for the stream whose client may be waiting for a sign of life before it asks.
+#[tokio::test(start_paused = true)]
+async fn the_head_of_a_keepalive_stream_waits_for_an_answer_on_its_way() {
+    let server = Server::start().await;
+    let begin = tokio::time::Instant::now();
+    let (silent, mut stream) = server.send(KEEP_ALIVE, &[], b"", true).await;
+    let mut body = silent.await.unwrap().into_body();
+    assert_eq!(begin.elapsed().as_secs(), 0);
+    stream.send_data(lease(3).into(), false).unwrap();
+    assert_eq!(body.data().await.unwrap().unwrap(), prolonged(3));
+
+    let (asking, _stream) = server.send(KEEP_ALIVE, &[], &lease(0), true).await;
+    let mut body = asking.await.unwrap().into_body();
+    assert_eq!(begin.elapsed().as_secs(), 1);
+    assert_eq!(body.data().await.unwrap().unwrap(), prolonged(0));
+
+    for body in [&b""[..], b"\x07\0\0\0\0"] {
+        let (ended, _) = server.send(KEEP_ALIVE, &[], body, false).await;
+        let response = ended.await.unwrap();
+        assert!(response.body().is_end_stream() && response.headers().contains_key("grpc-status"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_lets_keepalives_on_their_way_have_their_answer() {
+    let server = Server::start().await;
+    let (response, _stream) = server.send(KEEP_ALIVE, &[], &lease(0), true).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    server.stop.send_replace(true);
+    let seen = seen(response).await;
+    assert_eq!((seen.data, seen.code.as_str()), (prolonged(0), "14"));
 }
 
 #[tokio::test(start_paused = true)]

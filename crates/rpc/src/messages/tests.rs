@@ -123,8 +123,14 @@ fn compressed_messages_are_made_plain_within_the_limit() {
     assert_eq!(read(&packed(1000), 1000).unwrap(), [0; 1000][..]);
     let text = "grpc: received message after decompression larger than max 999".to_owned();
     assert_eq!(read(&packed(1000), 999), Err((Code::ResourceExhausted, text)));
-    let text = "grpc: failed to decompress the message: gzip: invalid header".to_owned();
-    assert_eq!(read(b"\x01\0\0\0\x0anot gzip!!", 999), Err((Code::Internal, text)));
+    for (bytes, why) in [
+        (&b"\x01\0\0\0\x0anot gzip!!"[..], "gzip: invalid header"),
+        (b"\x01\0\0\0\x03not", "unexpected EOF"),
+        (b"\x01\0\0\0\0", "EOF"),
+    ] {
+        let text = format!("grpc: failed to decompress the message: {why}");
+        assert_eq!(read(bytes, 999), Err((Code::Internal, text)));
+    }
     let mut cut = packed(1000);
     cut.truncate(cut.len() - 9);
     cut[4] -= 9;
