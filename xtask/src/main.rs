@@ -1,8 +1,8 @@
 //! Project chores that need more than cargo.
 //!
-//! `cargo run -p xtask -- protos` writes the protobuf code: messages into `crates/api/src/pb/`, gRPC
-//! service stubs into `crates/rpc/src/pb/`. Both are checked in, so a user builds neither protoc nor a
-//! generator. `cargo run -p xtask -- protos --check` fails when the checked-in code is stale.
+//! `cargo run -p xtask -- protos` writes the protobuf messages into `crates/api/src/pb/`. They are checked in, so a
+//! user builds neither protoc nor a generator. `cargo run -p xtask -- protos --check` fails when the checked-in code
+//! is stale. There are no service stubs: `crates/rpc/src/methods.rs` is the table of methods.
 //!
 //! `cargo run -p xtask -- dependencies` checks licences, sources and bans of everything in Cargo.lock.
 
@@ -26,20 +26,6 @@ const PROTOS: [&str; 13] = [
     "v3election.proto",
     "v3lock.proto",
 ];
-const PACKAGES: [&str; 11] = [
-    "authpb",
-    "etcdserverpb",
-    "grpc.health.v1",
-    "leasepb",
-    "membershippb",
-    "mvccpb",
-    "raftpb",
-    "snappb",
-    "v3electionpb",
-    "v3lockpb",
-    "walpb",
-];
-
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {
@@ -64,23 +50,11 @@ fn protos(check: bool) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let fds = protox::compile(PROTOS, [root.join("proto")])?;
     let scratch = std::env::temp_dir().join(format!("oxetcd-protos-{}", std::process::id()));
-    let messages = scratch.join("api");
-    let stubs = scratch.join("rpc");
-    std::fs::create_dir_all(&messages)?;
-    std::fs::create_dir_all(&stubs)?;
-
+    std::fs::create_dir_all(&scratch)?;
     let mut config = prost_build::Config::new();
-    config.bytes(["."]).out_dir(&messages);
-    config.compile_fds(fds.clone())?;
-
-    let mut services = tonic_prost_build::configure().out_dir(&stubs).build_transport(false);
-    for package in PACKAGES {
-        services = services.extern_path(format!(".{package}"), format!("::api::pb::{}", package.replace('.', "_")));
-    }
-    services.compile_fds(fds)?;
-
-    let outcome = install(&messages, &root.join("crates/api/src/pb"), check)
-        .and_then(|()| install(&stubs, &root.join("crates/rpc/src/pb"), check));
+    config.bytes(["."]).out_dir(&scratch);
+    config.compile_fds(fds)?;
+    let outcome = install(&scratch, &root.join("crates/api/src/pb"), check);
     std::fs::remove_dir_all(&scratch)?;
     outcome
 }

@@ -3,10 +3,9 @@
 //! Errors of the inner calls reach the client with code Unknown and their text, as upstream, where these services call
 //! the server through an in-process client.
 
+use crate::answers::{Body, Streamed, Terms};
 use crate::backend::{Caller, Member};
-use crate::pb::v3electionpb::election_server::Election;
-use crate::pb::v3lockpb::lock_server::Lock;
-use crate::services::{Out, Services, caller};
+use crate::services::{Services, unexpected};
 use api::pb::{etcdserverpb as pb, mvccpb, v3electionpb as elect, v3lockpb as lock};
 use api::recipes::{self, Place, created_is, oldest, op, prefix_end};
 use bytes::Bytes;
@@ -14,7 +13,7 @@ use pb::request_op::Request as Op;
 use server::{Request as Call, Response as Answered};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::Status;
 
 /// Seconds a session's lease lives when the caller brings none (etcd `defaultSessionTTL`).
 const SESSION_TTL: i64 = 60;
@@ -31,7 +30,7 @@ impl<M: Member> Services<M> {
     async fn txn(&self, caller: &Caller, r: pb::TxnRequest) -> Result<pb::TxnResponse, Status> {
         match self.ask(caller.clone(), Call::Txn(r)).await {
             Ok(Answered::Txn(r)) => Ok(r),
-            Ok(other) => Err(Status::internal(format!("the member answered {other:?}"))),
+            Ok(other) => Err(unexpected(&other)),
             Err(e) => Err(unknown(&e)),
         }
     }
@@ -39,7 +38,7 @@ impl<M: Member> Services<M> {
     async fn range_of(&self, caller: &Caller, r: pb::RangeRequest) -> Result<pb::RangeResponse, Status> {
         match self.ask(caller.clone(), Call::Range(r)).await {
             Ok(Answered::Range(r)) => Ok(r),
-            Ok(other) => Err(Status::internal(format!("the member answered {other:?}"))),
+            Ok(other) => Err(unexpected(&other)),
             Err(e) => Err(unknown(&e)),
         }
     }
@@ -51,7 +50,7 @@ impl<M: Member> Services<M> {
         let grant = Call::LeaseGrant(pb::LeaseGrantRequest { ttl: SESSION_TTL, id: 0 });
         match self.ask(caller.clone(), grant).await {
             Ok(Answered::LeaseGrant(r)) => Ok(r.id),
-            Ok(other) => Err(Status::internal(format!("the member answered {other:?}"))),
+            Ok(other) => Err(unexpected(&other)),
             Err(e) => Err(unknown(&e)),
         }
     }
@@ -144,35 +143,31 @@ impl<M: Member> Drop for Leaving<M> {
     }
 }
 
-#[tonic::async_trait]
-impl<M: Member> Lock for Services<M> {
-    async fn lock(&self, request: Request<lock::LockRequest>) -> Result<Response<lock::LockResponse>, Status> {
-        let caller = caller(&request);
-        let r = request.into_inner();
-        let lease = self.session(&caller, r.lease).await?;
+impl<M: Member> Services<M> {
+    pub async fn lock(&self, caller: &Caller, r: lock::LockRequest) -> Result<lock::LockResponse, Status> {
+        let lease = self.session(caller, r.lease).await?;
         let key = recipes::key_of(&r.name, lease);
-        let place = self.queue(&caller, &r.name, lease, Bytes::new()).await?;
+        let place = self.queue(caller, &r.name, lease, Bytes::new()).await?;
         let mut header = place.header;
         if !place.is_first() {
-            let guard = self.leaving(&caller, &key, place.revision);
-            self.wait(&caller, &r.name, place.revision).await?;
+            let guard = self.leaving(caller, &key, place.revision);
+            self.wait(caller, &r.name, place.revision).await?;
             // The wait may have outlived the lease: holding the lock means that the key is still there.
-            let own = self.range_of(&caller, get(&key)).await?;
+            let own = self.range_of(caller, get(&key)).await?;
             guard.stay();
             if own.kvs.is_empty() {
                 return Err(Status::unknown("mutex: session is expired"));
             }
             header = own.header;
         }
-        Ok(Response::new(lock::LockResponse { header, key }))
+        Ok(lock::LockResponse { header, key })
     }
 
-    async fn unlock(&self, request: Request<lock::UnlockRequest>) -> Result<Response<lock::UnlockResponse>, Status> {
-        let caller = caller(&request);
-        let delete = pb::DeleteRangeRequest { key: request.into_inner().key, ..Default::default() };
-        match self.ask(caller, Call::DeleteRange(delete)).await {
-            Ok(Answered::DeleteRange(r)) => Ok(Response::new(lock::UnlockResponse { header: r.header })),
-            Ok(other) => Err(Status::internal(format!("the member answered {other:?}"))),
+    pub async fn unlock(&self, caller: &Caller, r: lock::UnlockRequest) -> Result<lock::UnlockResponse, Status> {
+        let delete = pb::DeleteRangeRequest { key: r.key, ..Default::default() };
+        match self.ask(caller.clone(), Call::DeleteRange(delete)).await {
+            Ok(Answered::DeleteRange(r)) => Ok(lock::UnlockResponse { header: r.header }),
+            Ok(other) => Err(unexpected(&other)),
             Err(e) => Err(unknown(&e)),
         }
     }
@@ -180,64 +175,56 @@ impl<M: Member> Lock for Services<M> {
 
 const NO_LEADER_FIELD: &str = "\"leader\" field must be provided";
 
-#[tonic::async_trait]
-impl<M: Member> Election for Services<M> {
-    type ObserveStream = Out<elect::LeaderResponse>;
-
-    async fn campaign(
+impl<M: Member> Services<M> {
+    pub async fn campaign(
         &self,
-        request: Request<elect::CampaignRequest>,
-    ) -> Result<Response<elect::CampaignResponse>, Status> {
-        let caller = caller(&request);
-        let r = request.into_inner();
-        let lease = self.session(&caller, r.lease).await?;
+        caller: &Caller,
+        r: elect::CampaignRequest,
+    ) -> Result<elect::CampaignResponse, Status> {
+        let lease = self.session(caller, r.lease).await?;
         let key = recipes::key_of(&r.name, lease);
-        let place = self.queue(&caller, &r.name, lease, r.value.clone()).await?;
+        let place = self.queue(caller, &r.name, lease, r.value.clone()).await?;
         if place.existing.as_ref().is_some_and(|kv| kv.value != r.value) {
-            let guard = self.leaving(&caller, &key, place.revision);
-            self.proclaim_at(&caller, &key, place.revision, lease, r.value).await?;
+            let guard = self.leaving(caller, &key, place.revision);
+            self.proclaim_at(caller, &key, place.revision, lease, r.value).await?;
             guard.stay();
         }
         if !place.is_first() {
-            let guard = self.leaving(&caller, &key, place.revision);
-            let outcome = self.wait(&caller, &r.name, place.revision).await;
+            let guard = self.leaving(caller, &key, place.revision);
+            let outcome = self.wait(caller, &r.name, place.revision).await;
             // As upstream: a candidate whose wait fails keeps his place, one who leaves does not.
             guard.stay();
             outcome?;
         }
         let leader = elect::LeaderKey { name: r.name, key, rev: place.revision, lease };
-        Ok(Response::new(elect::CampaignResponse { header: place.header, leader: Some(leader) }))
+        Ok(elect::CampaignResponse { header: place.header, leader: Some(leader) })
     }
 
-    async fn proclaim(
+    pub async fn proclaim(
         &self,
-        request: Request<elect::ProclaimRequest>,
-    ) -> Result<Response<elect::ProclaimResponse>, Status> {
-        let caller = caller(&request);
-        let r = request.into_inner();
+        caller: &Caller,
+        r: elect::ProclaimRequest,
+    ) -> Result<elect::ProclaimResponse, Status> {
         let leader = r.leader.ok_or_else(|| Status::unknown(NO_LEADER_FIELD))?;
-        let header = self.proclaim_at(&caller, &leader.key, leader.rev, leader.lease, r.value).await?;
-        Ok(Response::new(elect::ProclaimResponse { header }))
+        let header = self.proclaim_at(caller, &leader.key, leader.rev, leader.lease, r.value).await?;
+        Ok(elect::ProclaimResponse { header })
     }
 
-    async fn resign(&self, request: Request<elect::ResignRequest>) -> Result<Response<elect::ResignResponse>, Status> {
-        let caller = caller(&request);
-        let leader = request.into_inner().leader.ok_or_else(|| Status::unknown(NO_LEADER_FIELD))?;
-        let response = self.give_up(&caller, &leader.key, leader.rev).await?;
-        Ok(Response::new(elect::ResignResponse { header: response.header }))
+    pub async fn resign(&self, caller: &Caller, r: elect::ResignRequest) -> Result<elect::ResignResponse, Status> {
+        let leader = r.leader.ok_or_else(|| Status::unknown(NO_LEADER_FIELD))?;
+        let response = self.give_up(caller, &leader.key, leader.rev).await?;
+        Ok(elect::ResignResponse { header: response.header })
     }
 
-    async fn leader(&self, request: Request<elect::LeaderRequest>) -> Result<Response<elect::LeaderResponse>, Status> {
-        let caller = caller(&request);
-        let prefix = recipes::below(&request.get_ref().name);
-        let response = self.range_of(&caller, oldest(&prefix)).await?;
+    pub async fn leader(&self, caller: &Caller, r: elect::LeaderRequest) -> Result<elect::LeaderResponse, Status> {
+        let prefix = recipes::below(&r.name);
+        let response = self.range_of(caller, oldest(&prefix)).await?;
         let kv = response.kvs.into_iter().next().ok_or_else(|| Status::unknown("election: no leader"))?;
-        Ok(Response::new(elect::LeaderResponse { header: response.header, kv: Some(kv) }))
+        Ok(elect::LeaderResponse { header: response.header, kv: Some(kv) })
     }
 
-    async fn observe(&self, request: Request<elect::LeaderRequest>) -> Result<Response<Self::ObserveStream>, Status> {
-        let caller = caller(&request);
-        let prefix = recipes::below(&request.get_ref().name);
+    pub fn observe(&self, caller: Caller, r: elect::LeaderRequest, terms: Terms) -> Body {
+        let prefix = recipes::below(&r.name);
         let (out, leaders) = mpsc::channel(16);
         let services = self.clone();
         tokio::spawn(async move {
@@ -247,7 +234,7 @@ impl<M: Member> Election for Services<M> {
                 () = out.closed() => {}
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(leaders))))
+        Streamed::body(ReceiverStream::new(leaders), terms)
     }
 }
 

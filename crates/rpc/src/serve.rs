@@ -1,15 +1,12 @@
 //! Connections: accepting, limits, graceful stop.
 
 use crate::backend::Member;
-use crate::dispatch::{self, dispatch};
+use crate::dispatch::{Door, Port};
 use crate::pings::Policed;
 use crate::services::Services;
-use crate::stoppable::WeakOpen;
-use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -172,15 +169,8 @@ pub async fn serve<M: Member>(
     let graceful = GracefulShutdown::new();
     let (open, mut calls) = mpsc::channel::<()>(1);
     let written = Arc::new(AtomicU64::new(0));
-    let server = Server {
-        written: written.clone(),
-        builder: Arc::new(builder(&limits)),
-        services: Services(member),
-        limits,
-        stop: stop.clone(),
-        // Weak: an idle connection is not an open call.
-        open: open.downgrade(),
-    };
+    let port = Port { services: Services(member), limits, stop: stop.clone(), open: open.downgrade() };
+    let server = Server { written: written.clone(), builder: Arc::new(builder(&limits)), port: Arc::new(port) };
     loop {
         let connection = tokio::select! {
             connection = connections.recv() => connection,
@@ -215,10 +205,7 @@ pub async fn serve<M: Member>(
 /// What every connection of a thread shares.
 struct Server<M> {
     builder: Arc<auto::Builder<TokioExecutor>>,
-    services: Services<M>,
-    limits: Limits,
-    stop: watch::Receiver<bool>,
-    open: WeakOpen,
+    port: Arc<Port<M>>,
     /// Bytes to clients.
     written: Arc<AtomicU64>,
 }
@@ -228,21 +215,11 @@ impl<M: Member> Server<M> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (services, builder, limits) = (self.services.clone(), self.builder.clone(), self.limits);
-        let (stop, open) = (self.stop.clone(), self.open.clone());
-        let service = service_fn(move |request| {
-            let (services, stop, open) = (services.clone(), stop.clone(), open.clone());
-            async move {
-                Ok::<_, Infallible>(match open.upgrade() {
-                    Some(open) => dispatch(services, &limits, stop, open, request).await,
-                    None => dispatch::stopped(),
-                })
-            }
-        });
-        let stream = Policed::new(stream, limits.client_pings(), self.written.clone());
+        let (builder, door) = (self.builder.clone(), Door(self.port.clone()));
+        let stream = Policed::new(stream, self.port.limits.client_pings(), self.written.clone());
         let watcher = graceful.watcher();
         tokio::spawn(async move {
-            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), door);
             if let Err(e) = watcher.watch(connection.into_owned()).await {
                 tracing::debug!(error = %e, "client connection ended");
             }

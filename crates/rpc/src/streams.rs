@@ -1,14 +1,15 @@
 //! What flows out of streamed calls: how each kind of stream ends, and grpc-go's texts for requests that can't be read.
 
 use crate::backend::Pieces;
-use crate::dispatch::oversize;
+use crate::messages::{Messages, Unread};
 use crate::services::status;
 use api::pb::etcdserverpb as pb;
+use prost::{DecodeError, Message as _};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Stream;
-use tonic::{Code, Status};
+use tonic::Status;
 
 /// A stream that ends by itself. One that was given up must not look like one that is complete.
 pub(crate) struct Finite<T> {
@@ -85,26 +86,53 @@ impl Stream for Watching {
     }
 }
 
-/// What grpc-go tells a client whose streamed request can't be read, where tonic has another text.
-pub(crate) fn unreadable(e: Status) -> Status {
-    let text = e.message();
-    match e.code() {
-        Code::OutOfRange => match oversize(text) {
-            Some(text) => Status::resource_exhausted(text),
-            None => e,
-        },
-        Code::Internal if text.contains("failed to decode Protobuf") => {
-            Status::internal(format!("grpc: failed to unmarshal the received message: {text}"))
+/// Passes a watch stream's requests on until either side ends. Half-closing is fine: the responses go on. Dropping them
+/// ends the stream.
+pub(crate) async fn forward(
+    mut incoming: Messages,
+    requests: mpsc::Sender<pb::WatchRequest>,
+    failed: oneshot::Sender<Status>,
+) {
+    loop {
+        let message = tokio::select! {
+            message = incoming.message() => message.map_err(unreadable),
+            () = requests.closed() => return,
+        };
+        // From a slice, so that its fields are copied: watchers keep them, and must not keep a whole frame.
+        let request = message.and_then(|message| {
+            message.map(|bytes| pb::WatchRequest::decode(&bytes[..])).transpose().map_err(|e| malformed(&e))
+        });
+        match request {
+            Ok(Some(request)) => {
+                if requests.send(request).await.is_err() {
+                    return;
+                }
+            }
+            Ok(None) => return,
+            // Nobody listens where the client is gone.
+            Err(why) => return drop(failed.send(why)),
         }
-        Code::Internal if text == "Unexpected EOF decoding stream." => Status::internal("unexpected EOF"),
-        _ => e,
     }
+}
+
+/// What grpc-go tells a client whose streamed request can't be read.
+pub(crate) fn unreadable(why: Unread) -> Status {
+    match why {
+        Unread::Cut => Status::internal("unexpected EOF"),
+        Unread::Refused(why) => why,
+    }
+}
+
+/// … or not be decoded.
+pub(crate) fn malformed(e: &DecodeError) -> Status {
+    Status::internal(format!("grpc: failed to unmarshal the received message: {e}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use tokio_stream::StreamExt as _;
+    use tonic::Code;
 
     #[tokio::test]
     async fn a_stream_that_was_given_up_does_not_look_complete() {

@@ -1,0 +1,298 @@
+//! Answers on the wire: messages with their prefix, one of them or a stream, then the trailers that tell how the call
+//! ended. Calls that are refused have only headers.
+
+use crate::ends::{End, Open};
+use crate::messages::PREFIX;
+use bytes::{BufMut as _, Bytes};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http_body::{Frame, SizeHint};
+use prost::Message;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio_stream::Stream;
+use tonic::{Code, Status};
+
+/// Bytes of a stream's messages that are sent together when they are there together.
+const TOGETHER: usize = 32 << 10;
+
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// A call's answer that went well so far.
+pub(crate) fn answered(content_type: HeaderValue, gzip: bool, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    let mut headers = HeaderMap::with_capacity(2);
+    headers.insert(CONTENT_TYPE, content_type);
+    if gzip {
+        headers.insert(GRPC_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    *response.headers_mut() = headers;
+    response
+}
+
+/// A call's answer where there is no message.
+pub(crate) fn refused(code: StatusCode, content_type: HeaderValue, why: &Status) -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = code;
+    let mut headers = HeaderMap::with_capacity(3);
+    headers.insert(CONTENT_TYPE, content_type);
+    tell(why, &mut headers);
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The response of a stream that ended before its first message: as in grpc-go, there is only a head.
+pub(crate) fn ended(mut response: Response<Body>, trailers: HeaderMap) -> Response<Body> {
+    response.headers_mut().remove(GRPC_ENCODING);
+    response.headers_mut().extend(trailers);
+    *response.body_mut() = Body::Empty;
+    response
+}
+
+fn trailers(why: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
+    tell(why, &mut trailers);
+    trailers
+}
+
+fn tell(why: &Status, fields: &mut HeaderMap) {
+    // Texts are escaped: only metadata could fail, and there is none.
+    let outcome = why.add_header(fields);
+    debug_assert!(outcome.is_ok(), "{why}");
+}
+
+fn fine() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
+    trailers
+}
+
+/// A message with its prefix.
+pub(crate) fn frame(message: &impl Message, gzip: bool) -> Result<Bytes, Status> {
+    let mut out = Vec::new();
+    append(&mut out, message, gzip)?;
+    Ok(out.into())
+}
+
+/// Adds a message with its prefix, or nothing where it can't be sent. As grpc-go: an empty message is never compressed.
+fn append(out: &mut Vec<u8>, message: &impl Message, gzip: bool) -> Result<(), Status> {
+    let length = message.encoded_len();
+    if gzip && length > 0 {
+        return append_packed(out, &message.encode_to_vec());
+    }
+    let prefix = sendable(length)?.to_be_bytes();
+    match out.is_empty() {
+        // Most often it is the only one.
+        true => out.reserve_exact(PREFIX + length),
+        false => out.reserve(PREFIX + length),
+    }
+    out.put_u8(0);
+    out.put_slice(&prefix);
+    message.encode_raw(out);
+    Ok(())
+}
+
+fn append_packed(out: &mut Vec<u8>, plain: &[u8]) -> Result<(), Status> {
+    let begin = out.len();
+    out.extend_from_slice(&[1, 0, 0, 0, 0]);
+    let packed = crate::gzip::deflate(plain, out)
+        .map_err(|e| Status::internal(format!("grpc: error while compressing: {e}")))
+        .and_then(|()| sendable(out.len() - begin - PREFIX));
+    match packed {
+        Ok(length) => out[begin + 1..begin + PREFIX].copy_from_slice(&length.to_be_bytes()),
+        Err(_) => out.truncate(begin),
+    }
+    packed.map(drop)
+}
+
+fn sendable(length: usize) -> Result<u32, Status> {
+    let too_large = |_| Status::resource_exhausted(format!("grpc: message too large ({length} bytes)"));
+    u32::try_from(length).map_err(too_large)
+}
+
+/// The body of a response.
+pub(crate) enum Body {
+    Empty,
+    /// Not gRPC's: nothing follows.
+    Text(Bytes),
+    /// One message, prefix included; `None` once it is sent and its trailers are not.
+    Message(Option<Bytes>),
+    Stream(Box<dyn Flow>),
+}
+
+/// A stream of answers.
+pub(crate) trait Flow: Send {
+    /// Until it is known how the response begins. As in grpc-go, its head goes with the first message, and with the end
+    /// where there is none; but it goes alone where no answer is on its way. Answers the trailers of a stream that
+    /// ended.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>>;
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>>;
+
+    fn is_over(&self) -> bool;
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = self.get_mut();
+        let frame = match this {
+            Body::Stream(flow) => return flow.poll_frame(cx).map(|frame| frame.map(Ok)),
+            Body::Empty => return Poll::Ready(None),
+            Body::Text(text) => Frame::data(std::mem::take(text)),
+            Body::Message(message) => match message.take() {
+                Some(message) => return Poll::Ready(Some(Ok(Frame::data(message)))),
+                None => Frame::trailers(fine()),
+            },
+        };
+        *this = Body::Empty;
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Body::Empty => true,
+            Body::Text(_) | Body::Message(_) => false,
+            Body::Stream(flow) => flow.is_over(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Empty => SizeHint::with_exact(0),
+            Body::Text(text) => SizeHint::with_exact(text.len() as u64),
+            Body::Message(_) | Body::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// What a stream's answer needs besides its messages.
+pub(crate) struct Terms {
+    pub gzip: bool,
+    /// What ends the stream if it does not end by itself.
+    pub end: End,
+    pub open: Open,
+}
+
+/// Messages as a body, until they end or have to.
+pub(crate) struct Streamed<S> {
+    phase: Phase<S>,
+    /// What was there when the head went.
+    data: Vec<u8>,
+    /// Whether an answer is on its way.
+    soon: fn(&S) -> bool,
+    gzip: bool,
+    end: End,
+    _open: Open,
+}
+
+enum Phase<S> {
+    Flowing(S),
+    /// Trailers to come.
+    Ended(Status),
+    Over,
+}
+
+impl<S, T> Streamed<S>
+where
+    S: Stream<Item = Result<T, Status>> + Unpin + Send + 'static,
+    T: Message + 'static,
+{
+    pub fn body(messages: S, terms: Terms) -> Body {
+        Streamed::answering(messages, |_| false, terms)
+    }
+
+    /// A body that knows from `soon` when an answer is on its way.
+    pub fn answering(messages: S, soon: fn(&S) -> bool, terms: Terms) -> Body {
+        let Terms { gzip, end, open } = terms;
+        let phase = Phase::Flowing(messages);
+        Body::Stream(Box::new(Streamed { phase, data: Vec::new(), soon, gzip, end, _open: open }))
+    }
+
+    /// Gathers what is there, or learns the end.
+    fn advance(&mut self, cx: &mut Context<'_>) -> Result<(), Waits> {
+        let Phase::Flowing(messages) = &mut self.phase else { return Ok(()) };
+        if let Poll::Ready(why) = gather(messages, &mut self.data, self.gzip, cx) {
+            self.phase = Phase::Ended(why);
+            return Ok(());
+        }
+        if !self.data.is_empty() {
+            return Ok(());
+        }
+        let soon = (self.soon)(messages);
+        match self.end.poll_unless_answered(soon, cx) {
+            Poll::Ready(why) => self.phase = Phase::Ended(why),
+            Poll::Pending => return Err(Waits { soon }),
+        }
+        Ok(())
+    }
+
+    /// The trailers of a stream that has ended.
+    fn trailers(&mut self) -> Option<HeaderMap> {
+        match std::mem::replace(&mut self.phase, Phase::Over) {
+            Phase::Ended(why) if why.code() == Code::Ok => Some(fine()),
+            Phase::Ended(why) => Some(trailers(&why)),
+            Phase::Flowing(_) | Phase::Over => None,
+        }
+    }
+}
+
+/// There is nothing yet; whether there is soon.
+struct Waits {
+    soon: bool,
+}
+
+impl<S, T> Flow for Streamed<S>
+where
+    S: Stream<Item = Result<T, Status>> + Unpin + Send + 'static,
+    T: Message + 'static,
+{
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>> {
+        match self.advance(cx) {
+            Err(Waits { soon: true }) => Poll::Pending,
+            Ok(()) if self.data.is_empty() => Poll::Ready(self.trailers()),
+            Ok(()) | Err(Waits { soon: false }) => Poll::Ready(None),
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        if self.data.is_empty() && self.advance(cx).is_err() {
+            return Poll::Pending;
+        }
+        Poll::Ready(match self.data.is_empty() {
+            false => Some(Frame::data(std::mem::take(&mut self.data).into())),
+            true => self.trailers().map(Frame::trailers),
+        })
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over)
+    }
+}
+
+/// Adds the messages that are there, up to [`TOGETHER`]; ready with the stream's end.
+fn gather<S, T>(messages: &mut S, data: &mut Vec<u8>, gzip: bool, cx: &mut Context<'_>) -> Poll<Status>
+where
+    S: Stream<Item = Result<T, Status>> + Unpin,
+    T: Message,
+{
+    while data.len() < TOGETHER {
+        match std::task::ready!(Pin::new(&mut *messages).poll_next(cx)) {
+            Some(Ok(message)) => {
+                if let Err(why) = append(data, &message, gzip) {
+                    return Poll::Ready(why);
+                }
+            }
+            Some(Err(why)) => return Poll::Ready(why),
+            None => return Poll::Ready(Status::ok("")),
+        }
+    }
+    Poll::Pending
+}
+
+#[cfg(test)]
+mod tests;

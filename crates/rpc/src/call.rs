@@ -1,0 +1,201 @@
+//! One call: the future that hyper makes a task of. It is kept small, since it is moved into that task; what is rare
+//! is boxed.
+//!
+//! ```text
+//! Reading ─request─► Asked (the member answers) ─► response
+//!    │  └──────────► Served (a service of ours does)  ─┘
+//!    └─ end of the requests ─► a stream's response            End may cut in anywhere
+//! ```
+
+use crate::answers::{Body, Terms, answered, ended, refused};
+use crate::backend::{Answer, Caller, Member};
+use crate::dispatch::Port;
+use crate::ends::{End, Open};
+use crate::messages::{Messages, Unread};
+use crate::methods::{Kind, Method, Work};
+use crate::services::status;
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode};
+use prost::DecodeError;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tonic::Status;
+
+/// A call on its way to its response.
+pub(crate) struct Call<M: Member>(State<M>);
+
+enum State<M: Member> {
+    /// `None` once it was taken.
+    Answered(Option<Response<Body>>),
+    /// … and a stream, whose head may have to wait.
+    Opened(Option<Response<Body>>),
+    Working(Working<M>),
+}
+
+/// A call whose response is not there yet.
+pub(crate) struct Working<M: Member> {
+    pub port: Arc<Port<M>>,
+    pub method: &'static Method<M>,
+    /// The response's.
+    pub content_type: HeaderValue,
+    pub gzip: bool,
+    /// Both are `None` once a stream's response has them.
+    pub end: Option<End>,
+    pub open: Option<Open>,
+    pub step: Step,
+}
+
+pub(crate) enum Step {
+    Reading {
+        messages: Messages,
+        caller: Caller,
+        /// The request of a call that has a stream for an answer: the end of the requests is still to come.
+        first: Option<Bytes>,
+    },
+    Asked(Answer),
+    Served(Work),
+}
+
+impl<M: Member> Call<M> {
+    pub fn answered(response: Response<Body>) -> Call<M> {
+        Call(State::Answered(Some(response)))
+    }
+
+    pub fn opened(response: Response<Body>) -> Call<M> {
+        Call(State::Opened(Some(response)))
+    }
+
+    pub fn working(call: Working<M>) -> Call<M> {
+        Call(State::Working(call))
+    }
+}
+
+impl<M: Member> Future for Call<M> {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.get_mut().0 {
+            State::Answered(response) => Poll::Ready(Ok(taken(response))),
+            State::Opened(response) => {
+                if let Some(Body::Stream(flow)) = response.as_mut().map(Response::body_mut)
+                    && let Some(trailers) = ready!(flow.poll_head(cx))
+                {
+                    return Poll::Ready(Ok(ended(taken(response), trailers)));
+                }
+                Poll::Ready(Ok(taken(response)))
+            }
+            State::Working(call) => {
+                let outcome = ready!(call.poll(cx));
+                let content_type = call.content_type.clone();
+                Poll::Ready(Ok(match outcome {
+                    Ok(body) => answered(content_type, call.gzip, body),
+                    Err(why) => refused(StatusCode::OK, content_type, &why),
+                }))
+            }
+        }
+    }
+}
+
+fn taken(response: &mut Option<Response<Body>>) -> Response<Body> {
+    response.take().expect("a future is not polled after it was ready")
+}
+
+impl<M: Member> Working<M> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Body, Status>> {
+        // A call whose time is over is not begun.
+        if let Some(end) = &mut self.end
+            && let Poll::Ready(why) = end.poll(cx)
+        {
+            return Poll::Ready(Err(why));
+        }
+        loop {
+            let message = match &mut self.step {
+                Step::Reading { messages, first, .. } if self.method.kind.is_stream() => {
+                    ready!(only(messages, first, cx))
+                }
+                Step::Reading { messages, .. } => ready!(messages.poll_message(cx)).map_err(unreadable).and_then(
+                    // grpc-go's word for nothing, where it reads the one request of a unary call.
+                    |message| message.ok_or_else(|| Status::unknown("EOF")),
+                ),
+                Step::Asked(answer) => {
+                    let answer = ready!(Pin::new(answer).poll(cx)).unwrap_or(Err(api::Error::Stopped));
+                    return Poll::Ready(self.encode(answer));
+                }
+                Step::Served(work) => return work.as_mut().poll(cx).map_ok(|bytes| Body::Message(Some(bytes))),
+            };
+            match message.and_then(|message| self.begin(message)) {
+                Ok(None) => {}
+                Ok(Some(stream)) => return Poll::Ready(Ok(stream)),
+                Err(why) => return Poll::Ready(Err(why)),
+            }
+        }
+    }
+
+    /// The request is there. Answers the body where that is a stream.
+    fn begin(&mut self, message: Bytes) -> Result<Option<Body>, Status> {
+        let services = &self.port.services;
+        let caller = match &mut self.step {
+            Step::Reading { caller, .. } => std::mem::take(caller),
+            Step::Asked(_) | Step::Served(_) => Caller::default(),
+        };
+        self.step = match &self.method.kind {
+            Kind::Asked(asked) => {
+                Step::Asked(services.0.call(caller, (asked.decode)(message).map_err(|e| malformed(&e))?))
+            }
+            Kind::Served(serve) => {
+                Step::Served(serve(services, caller, message, self.gzip).map_err(|e| malformed(&e))?)
+            }
+            Kind::Many(open) => {
+                let terms = self.end.take().zip(self.open.take());
+                let terms = terms.map(|(end, open)| Terms { gzip: self.gzip, end, open });
+                let terms = terms.expect("a stream begins once");
+                return open(services, caller, message, terms).map(Some).map_err(|e| crate::streams::malformed(&e));
+            }
+            Kind::Both(_) => return Err(Status::internal("a stream of requests has no first one")),
+        };
+        Ok(None)
+    }
+
+    fn encode(&self, answer: Result<server::Response, api::Error>) -> Result<Body, Status> {
+        let response = answer.map_err(|e| status(&e))?;
+        match &self.method.kind {
+            Kind::Asked(asked) => (asked.encode)(&response, self.gzip).map(|bytes| Body::Message(Some(bytes))),
+            _ => Err(crate::services::unexpected(&response)),
+        }
+    }
+}
+
+/// The one request of a call that has a stream for an answer, once the client said that there is no other.
+fn only(messages: &mut Messages, first: &mut Option<Bytes>, cx: &mut Context<'_>) -> Poll<Result<Bytes, Status>> {
+    loop {
+        let message = ready!(messages.poll_message(cx)).map_err(crate::streams::unreadable)?;
+        match (message, first.take()) {
+            (Some(message), None) => *first = Some(message),
+            (None, Some(message)) => return Poll::Ready(Ok(message)),
+            (None, None) => {
+                let text = "cardinality violation: received no request message from non-client-streaming RPC";
+                return Poll::Ready(Err(Status::internal(text)));
+            }
+            (Some(_), Some(_)) => {
+                let text = "cardinality violation: received multiple request messages for non-client-streaming RPC";
+                return Poll::Ready(Err(Status::internal(text)));
+            }
+        }
+    }
+}
+
+fn unreadable(why: Unread) -> Status {
+    match why {
+        Unread::Cut => Status::unknown("unexpected EOF"),
+        Unread::Refused(why) => why,
+    }
+}
+
+fn malformed(e: &DecodeError) -> Status {
+    Status::internal(format!("grpc: error unmarshalling request: {e}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! Messages out of a request's body, in grpc-go's order of checks and with its words.
+//!
+//! ```text
+//! | flag 1: 0 plain, 1 compressed | length 4, big endian | message … |      however DATA frames cut it
+//! ```
+//!
+//! A message that lies in one frame is a slice of it; else the frames are gathered into one buffer, of no more than
+//! the largest message and a frame.
+
+use bytes::Bytes;
+use http_body::Body;
+use hyper::body::Incoming;
+use std::error::Error;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tonic::Status;
+
+/// Flag and length before each message.
+pub(crate) const PREFIX: usize = 5;
+
+/// Why there is no next message, where the body did not just end.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    /// The body ended within a message: each kind of call has its own code for that.
+    Cut,
+    Refused(Status),
+}
+
+/// The messages of a body.
+pub(crate) struct Messages<B = Incoming> {
+    body: B,
+    held: Held,
+    /// Bytes that a message may have, plain.
+    limit: usize,
+    /// The request's `grpc-encoding` is gzip.
+    gzip: bool,
+}
+
+/// What has come and is no message yet.
+enum Held {
+    /// Of one frame, perhaps empty.
+    Frame(Bytes),
+    Gathered(Vec<u8>),
+}
+
+impl<B> Messages<B> {
+    pub fn new(body: B, limit: usize, gzip: bool) -> Messages<B> {
+        Messages { body, held: Held::Frame(Bytes::new()), limit, gzip }
+    }
+}
+
+impl<B> Messages<B>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin,
+{
+    /// The next message, plain; `None` at the end. After an error there is none.
+    pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Unread>> {
+        loop {
+            if let Some(message) = self.split().map_err(Unread::Refused)? {
+                return Poll::Ready(Ok(Some(message)));
+            }
+            let data = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => frame.into_data().ok(),
+                Some(Err(e)) => return Poll::Ready(Err(Unread::Refused(Status::from_error(e.into())))),
+                None => None,
+            };
+            match data {
+                Some(data) => self.held.add(data),
+                // As in grpc-go, a few bytes of a prefix are nothing.
+                None if self.held.bytes().len() < PREFIX => return Poll::Ready(Ok(None)),
+                None => return Poll::Ready(Err(Unread::Cut)),
+            }
+        }
+    }
+
+    pub async fn message(&mut self) -> Result<Option<Bytes>, Unread> {
+        std::future::poll_fn(|cx| self.poll_message(cx)).await
+    }
+
+    /// Takes a message off what is held, once it is whole.
+    fn split(&mut self) -> Result<Option<Bytes>, Status> {
+        let Some((&[flag, ref length @ ..], rest)) = self.held.bytes().split_first_chunk::<PREFIX>() else {
+            return Ok(None);
+        };
+        let length = u32::from_be_bytes(*length) as usize;
+        if length > self.limit {
+            let text = format!("grpc: received message larger than max ({length} vs. {})", self.limit);
+            return Err(Status::resource_exhausted(text));
+        }
+        match flag {
+            0 => {}
+            1 if self.gzip => {}
+            1 => return Err(Status::internal("grpc: compressed flag set with identity or empty encoding")),
+            flag => return Err(Status::internal(format!("grpc: received unexpected payload format {flag}"))),
+        }
+        if rest.len() < length {
+            return Ok(None);
+        }
+        let message = self.held.take(PREFIX + length).slice(PREFIX..);
+        if flag == 0 { Ok(Some(message)) } else { crate::gzip::inflate(&message, self.limit).map(Some) }
+    }
+}
+
+impl Held {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Held::Frame(bytes) => bytes,
+            Held::Gathered(bytes) => bytes,
+        }
+    }
+
+    fn add(&mut self, data: Bytes) {
+        match self {
+            Held::Frame(bytes) if bytes.is_empty() => *bytes = data,
+            Held::Frame(bytes) => *self = Held::Gathered([&bytes[..], &data[..]].concat()),
+            Held::Gathered(bytes) => bytes.extend_from_slice(&data),
+        }
+    }
+
+    /// The first `n` bytes; there are so many.
+    fn take(&mut self, n: usize) -> Bytes {
+        let mut first = match self {
+            Held::Frame(bytes) => std::mem::take(bytes),
+            Held::Gathered(bytes) => Bytes::from(std::mem::take(bytes)),
+        };
+        *self = Held::Frame(first.split_off(n));
+        first
+    }
+}
+
+#[cfg(test)]
+mod tests;
