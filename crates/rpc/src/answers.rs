@@ -8,6 +8,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use prost::Message;
+use server::Encoded;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -119,6 +120,8 @@ pub(crate) enum Body {
     Text(Bytes),
     /// One message, prefix included; `None` once it is sent and its trailers are not.
     Message(Option<Bytes>),
+    /// One large message, prefix included, a frame each.
+    Pieces(std::vec::IntoIter<Bytes>),
     Stream(Box<dyn Flow>),
 }
 
@@ -132,6 +135,28 @@ pub(crate) trait Flow: Send {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>>;
 
     fn is_over(&self) -> bool;
+}
+
+impl Body {
+    /// A message and the trailers of a call that went well.
+    pub fn of(message: &impl Message, gzip: bool) -> Result<Body, Status> {
+        frame(message, gzip).map(|message| Body::Message(Some(message)))
+    }
+
+    /// The same of a message that is encoded already.
+    pub fn of_encoded(message: Encoded, gzip: bool) -> Result<Body, Status> {
+        if gzip {
+            let mut out = Vec::new();
+            append_packed(&mut out, &message.to_vec())?;
+            return Ok(Body::Message(Some(out.into())));
+        }
+        let mut prefix = Vec::with_capacity(PREFIX);
+        prefix.put_u8(0);
+        prefix.put_u32(sendable(message.len())?);
+        let mut pieces = message.into_pieces();
+        pieces.insert(0, prefix.into());
+        Ok(Body::Pieces(pieces.into_iter()))
+    }
 }
 
 impl http_body::Body for Body {
@@ -148,6 +173,10 @@ impl http_body::Body for Body {
                 Some(message) => return Poll::Ready(Some(Ok(Frame::data(message)))),
                 None => Frame::trailers(fine()),
             },
+            Body::Pieces(pieces) => match pieces.next() {
+                Some(piece) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
+                None => Frame::trailers(fine()),
+            },
         };
         *this = Body::Empty;
         Poll::Ready(Some(Ok(frame)))
@@ -156,7 +185,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Body::Empty => true,
-            Body::Text(_) | Body::Message(_) => false,
+            Body::Text(_) | Body::Message(_) | Body::Pieces(_) => false,
             Body::Stream(flow) => flow.is_over(),
         }
     }
@@ -165,7 +194,7 @@ impl http_body::Body for Body {
         match self {
             Body::Empty => SizeHint::with_exact(0),
             Body::Text(text) => SizeHint::with_exact(text.len() as u64),
-            Body::Message(_) | Body::Stream(_) => SizeHint::default(),
+            Body::Message(_) | Body::Pieces(_) | Body::Stream(_) => SizeHint::default(),
         }
     }
 }

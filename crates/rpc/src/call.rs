@@ -161,7 +161,7 @@ impl<M: Member> Working<M> {
     fn encode(&self, answer: Result<server::Response, api::Error>) -> Result<Body, Status> {
         let response = answer.map_err(|e| status(&e))?;
         match &self.method.kind {
-            Kind::Asked(asked) => (asked.encode)(&response, self.gzip).map(|bytes| Body::Message(Some(bytes))),
+            Kind::Asked(asked) => (asked.encode)(response, self.gzip),
             _ => Err(crate::services::unexpected(&response)),
         }
     }

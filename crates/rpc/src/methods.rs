@@ -41,7 +41,7 @@ pub(crate) enum Kind<M: Member> {
 /// A request's bytes in, the answer's out; the flag asks for gzip.
 pub(crate) struct Asked {
     pub decode: fn(Bytes) -> Result<Request, DecodeError>,
-    pub encode: fn(&Response, bool) -> Result<Bytes, Status>,
+    pub encode: fn(Response, bool) -> Result<Body, Status>,
 }
 
 impl<M: Member> Kind<M> {
@@ -68,8 +68,8 @@ macro_rules! asked {
             Kind::Asked(Asked {
                 decode: |bytes| pb::$request::decode(bytes).map(Request::$name),
                 encode: |response, gzip| match response {
-                    Response::$name(response) => frame(response, gzip),
-                    other => Err(unexpected(other)),
+                    Response::$name(response) => Body::of(&response, gzip),
+                    other => Err(unexpected(&other)),
                 },
             }),
         )
@@ -128,7 +128,17 @@ impl<M: Member> Service<M> {
     ];
 
     const KV: &'static [Method<M>] = &[
-        asked!(Range, RangeRequest),
+        Method::new(
+            "Range",
+            Kind::Asked(Asked {
+                decode: |bytes| pb::RangeRequest::decode(bytes).map(Request::Range),
+                encode: |response, gzip| match response {
+                    Response::Range(response) => Body::of(&response, gzip),
+                    Response::LargeRange(encoded) => Body::of_encoded(encoded, gzip),
+                    other => Err(unexpected(&other)),
+                },
+            }),
+        ),
         asked!(Put, PutRequest),
         asked!(Txn, TxnRequest),
         asked!(DeleteRange, DeleteRangeRequest),
@@ -165,8 +175,8 @@ impl<M: Member> Service<M> {
             Kind::Asked(Asked {
                 decode: |bytes| pb::HashKvRequest::decode(bytes).map(Request::HashKv),
                 encode: |response, gzip| match response {
-                    Response::HashKv(response) => frame(response, gzip),
-                    other => Err(unexpected(other)),
+                    Response::HashKv(response) => Body::of(&response, gzip),
+                    other => Err(unexpected(&other)),
                 },
             }),
         ),

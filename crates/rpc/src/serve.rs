@@ -24,6 +24,8 @@ const QUIET: Duration = Duration::from_millis(300);
 /// HTTP/2 windows, bytes: a stream's and a connection's.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Bytes of a stream's answer that wait for the socket. A thread's other calls wait while they are written.
+const SEND_BUFFER: usize = 128 << 10;
 /// Header bytes a request may have (grpc-go's default).
 const HEADERS_MAX: u32 = 16 << 20;
 /// What grpc-go takes where etcd gives it no policy: between a client's pings, before a server's, and for its answer.
@@ -153,7 +155,7 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .max_concurrent_streams(limits.max_concurrent_streams)
         .max_header_list_size(HEADERS_MAX)
         .max_pending_accept_reset_streams(1024)
-        .max_send_buf_size(1 << 20);
+        .max_send_buf_size(SEND_BUFFER);
     let (interval, timeout) = limits.server_pings();
     http2.keep_alive_interval(interval).keep_alive_timeout(timeout);
     builder

@@ -5,6 +5,7 @@ use crate::backend::{Caller, Member};
 use crate::messages::Messages;
 use crate::streams::{Finite, Watching, forward};
 use api::pb::etcdserverpb as pb;
+use prost::Message as _;
 use server::{Request, Response};
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -31,7 +32,13 @@ pub(crate) fn unexpected(answer: &Response) -> Status {
 
 impl<M: Member> Services<M> {
     pub async fn ask(&self, caller: Caller, request: Request) -> Result<Response, api::Error> {
-        self.0.call(caller, request).await.unwrap_or(Err(api::Error::Stopped))
+        match self.0.call(caller, request).await.unwrap_or(Err(api::Error::Stopped))? {
+            Response::LargeRange(encoded) => {
+                let range = pb::RangeResponse::decode(encoded.to_vec().as_slice());
+                range.map(Response::Range).map_err(|e| api::Error::Other(e.to_string().into()))
+            }
+            response => Ok(response),
+        }
     }
 
     pub fn range_stream(&self, caller: Caller, request: pb::RangeRequest, terms: Terms) -> Body {

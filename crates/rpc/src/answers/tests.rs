@@ -102,3 +102,21 @@ async fn a_stream_that_has_to_end_sends_what_is_there_first() {
     assert_eq!(told(all[1].as_ref().unwrap_err()).0, "4");
     assert!(out.is_closed());
 }
+
+#[tokio::test]
+async fn a_large_message_is_the_same_in_pieces() {
+    let pair =
+        |n: u8| api::pb::mvccpb::KeyValue { key: vec![n].into(), value: vec![n; 5000].into(), ..Default::default() };
+    let range = api::pb::etcdserverpb::RangeResponse { kvs: (0..200).map(pair).collect(), ..Default::default() };
+    let server::Response::LargeRange(encoded) = server::Response::Range(range.clone()).encode_if_large() else {
+        unreachable!("a megabyte is large")
+    };
+    for gzip in [false, true] {
+        let whole = all(Body::of(&range, gzip).unwrap()).await;
+        let pieces = all(Body::of_encoded(encoded.clone(), gzip).unwrap()).await;
+        let data = |frames: &[Result<Bytes, HeaderMap>]| frames.iter().flatten().flatten().copied().collect::<Vec<_>>();
+        assert!(data(&pieces) == data(&whole), "gzip {gzip}");
+        assert!(gzip || pieces.len() > 10);
+        assert_eq!(told(pieces.last().unwrap().as_ref().unwrap_err()), ("0", None));
+    }
+}
