@@ -26,6 +26,7 @@ pub const COMPARE: &[Flag] = &[
     flag("behind", Kind::Int, "500000", "revisions that the watcher of open-put-watch is behind"),
     flag("compacted", Kind::Int, "1000000", "revisions that open-put-compact compacts"),
     flag("watchers", Kind::Int, "1000", "watchers of the watch rows"),
+    flag("watch-put-clients", Kind::Uint, "64", "clients that put in the watch rows without a rate"),
     flag("open-clients", Kind::Uint, "1000", "clients of the open-loop rows"),
     flag("open-rate", Kind::Int, "0", "puts per second of the open-loop rows (0: half of the slower server's peak)"),
     flag("floors", Kind::Bool, "true", "measure the floors first"),
@@ -93,6 +94,7 @@ fn sizes(parsed: &Parsed) -> Sizes {
         behind: parsed.count("behind"),
         compacted: parsed.count("compacted"),
         watchers: parsed.size("watchers"),
+        watch_put_clients: parsed.size("watch-put-clients").max(1),
         open_clients: parsed.size("open-clients").max(1),
     }
 }

@@ -1,7 +1,7 @@
 //! One row on one server, once.
 
 use super::disturb::{self, Disturbance};
-use super::rows::{Kind, Row, Sizes};
+use super::rows::{Kind, Row, Sizes, UNWATCHED_KEYS};
 use super::server::{Place, Running, Side};
 use crate::control::Control;
 use crate::keys::Random;
@@ -80,6 +80,15 @@ impl Figures {
         self.note_errors(samples);
     }
 
+    /// The puts beside watchers: their own rate and times.
+    fn puts(&mut self, samples: &Samples, elapsed: Duration) {
+        let distribution = samples.distribution();
+        self.push("puts /s", distribution.len() as f64 / elapsed.as_secs_f64().max(f64::MIN_POSITIVE));
+        self.push("put p50 ms", distribution.percentile(50.0) * 1e3);
+        self.push(PUT_P99, distribution.percentile(99.0) * 1e3);
+        self.note_errors(samples);
+    }
+
     fn note_errors(&mut self, samples: &Samples) {
         for (text, count) in samples.errors() {
             *self.errors.entry(text.clone()).or_default() += count;
@@ -101,8 +110,9 @@ impl Figures {
     }
 }
 
-/// Names of metrics that the table compares with the floors.
+/// Names of metrics that are compared with the floors, across rows, or with targets.
 pub const RATE: &str = "rate /s";
+pub const PUT_P99: &str = "put p99 ms";
 pub const SERVER_CPU: &str = "server CPU µs/op";
 pub const LOAD_CPU: &str = "load CPU µs/op";
 
@@ -224,14 +234,13 @@ impl Measure {
     }
 
     fn watch(&self, row: &Row, server: &Running, keys: usize, rate: Option<u64>) -> io::Result<Figures> {
-        let mut encoder = self.space(keys as u64, true).encoder();
-        let keys = (0..keys).filter_map(|key| encoder.key(key as i64).map(Bytes::copy_from_slice)).collect();
+        let watched = keys > 0;
         let plan = watch::Plan {
             target: server.target(),
             conns: WATCH_CONNS,
-            streams: WATCH_STREAMS,
+            streams: if watched { WATCH_STREAMS } else { 0 },
             watchers_per_stream: self.sizes.watchers.div_ceil(WATCH_STREAMS),
-            keys,
+            keys: self.first_keys(if watched { keys } else { UNWATCHED_KEYS }),
             prev_kv: false,
             value_size: self.sizes.value,
             put_clients: row.clients,
@@ -244,11 +253,19 @@ impl Measure {
         let outcome = watch::run(&plan)?;
         let after = server.usage()?;
         let mut figures = Figures::default();
-        figures.rate_and_times(&outcome.events, outcome.took);
-        figures.cost(&before, &after, outcome.own_cpu, outcome.events.len());
-        figures.push("puts /s", outcome.puts.len() as f64 / outcome.took.as_secs_f64().max(f64::MIN_POSITIVE));
-        figures.note_errors(&outcome.puts);
+        if watched {
+            figures.rate_and_times(&outcome.events, outcome.took);
+        }
+        figures.puts(&outcome.puts, outcome.took);
+        let counted = if watched { &outcome.events } else { &outcome.puts };
+        figures.cost(&before, &after, outcome.own_cpu, counted.len());
         Ok(figures)
+    }
+
+    /// The first keys of the key space.
+    fn first_keys(&self, keys: usize) -> Vec<Bytes> {
+        let mut encoder = self.space(keys as u64, true).encoder();
+        (0..keys).filter_map(|key| encoder.key(key as i64).map(Bytes::copy_from_slice)).collect()
     }
 
     fn load(&self, row: &Row, server: &mut Running) -> io::Result<Figures> {

@@ -65,9 +65,10 @@ impl Comparison {
     /// One run. A server that fails leaves its error in the table, and the other rows go on.
     fn one(&mut self, row: &Row, pair: usize, side: &Side) -> io::Result<Figures> {
         let figures = self.measure.row(row, side).unwrap_or_else(|error| Figures::of_error(&error));
-        let rate = figures.get(measure::RATE).unwrap_or_default();
+        // The first metric of a row is its rate.
+        let (metric, rate) = figures.metrics.first().copied().unwrap_or((measure::RATE, 0.0));
         let failed: u64 = figures.errors.values().sum();
-        eprintln!("{row}, pair {}, {}: {rate:.0} /s, {failed} errors", pair + 1, side.name);
+        eprintln!("{row}, pair {}, {}: {metric} {rate:.0}, {failed} errors", pair + 1, side.name);
         for error in figures.errors.keys() {
             eprintln!("  {error}");
         }
