@@ -10,10 +10,9 @@ use crate::procs::Usage;
 use crate::runner::{self, Outcome, Plan};
 use crate::samples::Samples;
 use crate::wire::Target;
-use crate::workloads::kv::{KeySpace, Put, Range, TxnMixed, TxnPut};
+use crate::workloads::kv::{KeySpace, MixedRead, Put, Range, TxnMixed, TxnPut, Window};
 use crate::workloads::lease::KeepAlive;
 use crate::workloads::watch::{self, Origin};
-use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::io;
@@ -25,8 +24,8 @@ const KEY_SIZE: usize = 32;
 /// Puts in one transaction of the preload; etcd's limit is 128.
 const PRELOAD_OPS: u64 = 100;
 const PRELOAD_CLIENTS: usize = 32;
-/// Pairs a read of `txn-mixed` asks for.
-const MIXED_LIMIT: i64 = 10;
+/// Neighbouring keys that a read of `txn-mixed` asks for.
+const MIXED_WIDTH: usize = 10;
 /// Any seed: all values are the same random bytes.
 const VALUE_SEED: u64 = 1;
 /// Streams of the watch rows; the watchers are spread over them.
@@ -191,9 +190,9 @@ impl Measure {
     }
 
     fn mixed(&self) -> TxnMixed {
-        let all = Bytes::from_static(&[0]);
-        let range = pb::RangeRequest { key: all.clone(), range_end: all, limit: MIXED_LIMIT, ..Default::default() };
-        TxnMixed::new(self.space(self.sizes.keys, false), self.value(), range, 1.0)
+        let space = self.space(self.sizes.keys, false);
+        let read = MixedRead::Window(Window::new(&space, MIXED_WIDTH));
+        TxnMixed { space, value: self.value(), read, ratio: 1.0 }
     }
 
     fn closed(&self, row: &Row, server: &Running) -> io::Result<Figures> {
