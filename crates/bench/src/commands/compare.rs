@@ -5,6 +5,7 @@ use crate::affinity;
 use crate::compare::Comparison;
 use crate::compare::measure::Measure;
 use crate::compare::rows::{ALL, Row, Sizes};
+use crate::compare::seeds::Seeds;
 use crate::compare::server::{Place, Side};
 use crate::flags::{Flag, Kind, Parsed, flag};
 use crate::floors::{self, Floors};
@@ -63,6 +64,7 @@ pub fn compare(parsed: &Parsed) -> Done {
         duration: parsed.duration("run"),
         warmup: parsed.duration("warmup"),
         open_rate: parsed.int("open-rate") as f64,
+        seeds: Seeds::default(),
     };
     let mut comparison = Comparison { a, b, rows, pairs: parsed.size("pairs").max(1), measure, floors, json };
     Ok(comparison.run(&mut std::io::stdout())?)

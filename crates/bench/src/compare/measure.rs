@@ -1,7 +1,8 @@
 //! One row on one server, once.
 
 use super::disturb::{self, Disturbance};
-use super::rows::{Kind, Row, Sizes, UNWATCHED_KEYS};
+use super::rows::{Kind, Row, Sizes, State, UNWATCHED_KEYS};
+use super::seeds::Seeds;
 use super::server::{Place, Running, Side};
 use crate::control::Control;
 use crate::keys::Random;
@@ -24,6 +25,8 @@ const KEY_SIZE: usize = 32;
 /// Puts in one transaction of the preload; etcd's limit is 128.
 const PRELOAD_OPS: u64 = 100;
 const PRELOAD_CLIENTS: usize = 32;
+/// Clients that put the preload's revisions one by one.
+const HISTORY_CLIENTS: usize = 512;
 /// Neighbouring keys that a read of `txn-mixed` asks for.
 const MIXED_WIDTH: usize = 10;
 /// Any seed: all values are the same random bytes.
@@ -32,8 +35,11 @@ const VALUE_SEED: u64 = 1;
 const WATCH_STREAMS: usize = 10;
 const WATCH_CONNS: usize = 10;
 
-/// How long and how.
-#[derive(Clone, Debug)]
+/// Start of the names of the runs' folders.
+const RUN_DIR: &str = "oxetcd-bench";
+
+/// How long and how, and the states that runs begin on.
+#[derive(Debug)]
 pub struct Measure {
     pub sizes: Sizes,
     pub place: Place,
@@ -41,6 +47,7 @@ pub struct Measure {
     pub warmup: Duration,
     /// Puts a second of the open-loop rows.
     pub open_rate: f64,
+    pub seeds: Seeds,
 }
 
 /// What one run of one row gave: metrics by name, in the table's order, and errors.
@@ -117,10 +124,11 @@ pub const LOAD_CPU: &str = "load CPU µs/op";
 
 impl Measure {
     /// Starts `side`, brings it to where the row begins, and measures the row.
-    pub fn row(&self, row: &Row, side: &Side) -> io::Result<Figures> {
-        let mut server = Running::start(side, &self.place)?;
-        let target = server.target();
-        self.preload(row, &target)?;
+    pub fn row(&mut self, row: &Row, side: &Side) -> io::Result<Figures> {
+        let mut server = match row.state(&self.sizes) {
+            None => Running::start(side, &self.place, RUN_DIR)?,
+            Some(state) => self.seeded(side, state)?,
+        };
         match row.kind {
             Kind::Load => self.load(row, &mut server),
             Kind::Watch { keys, rate } => self.watch(row, &server, keys, rate),
@@ -130,7 +138,7 @@ impl Measure {
     }
 
     /// The closed-loop put rate of `side` with the clients of the open-loop rows.
-    pub fn peak(&self, side: &Side) -> io::Result<f64> {
+    pub fn peak(&mut self, side: &Side) -> io::Result<f64> {
         let row = Row { name: "peak".to_owned(), kind: Kind::Put { single: false }, clients: self.sizes.open_clients };
         Ok(self.row(&row, side)?.get(RATE).unwrap_or_default())
     }
@@ -161,19 +169,13 @@ impl Measure {
         }
     }
 
-    fn preload(&self, row: &Row, target: &Target) -> io::Result<()> {
-        let plan = Measure::plan(target, PRELOAD_CLIENTS, PRELOAD_CLIENTS);
-        let keys = row.preload(&self.sizes);
-        if keys > 0 {
-            let work = TxnPut { space: self.space(keys, true), value: self.value(), ops: PRELOAD_OPS.min(keys) };
-            let plan = Plan { total: Some(keys.div_ceil(PRELOAD_OPS)), ..plan.clone() };
-            all_well(&runner::run(&plan, &Arc::new(work))?)?;
-        }
-        if row.history() > 0 {
-            let plan = Plan { total: Some(row.history()), clients: 512, ..plan };
-            all_well(&runner::run(&plan, &Arc::new(self.put(self.sizes.keys, false)))?)?;
-        }
-        Ok(())
+    /// A server that holds `state`.
+    fn seeded(&mut self, side: &Side, state: State) -> io::Result<Running> {
+        let keys =
+            TxnPut { space: self.space(state.keys, true), value: self.value(), ops: PRELOAD_OPS.min(state.keys) };
+        let history = self.put(state.keys, false);
+        let load = |server: &Running| preload(&server.target(), state, keys, history);
+        self.seeds.start(side, state, &self.place, load)
     }
 
     fn run_closed(&self, row: &Row, plan: &Plan) -> io::Result<Outcome> {
@@ -290,6 +292,18 @@ impl Measure {
         figures.push("VmRSS restarted MiB", mib(usage.vm_rss));
         Ok(figures)
     }
+}
+
+/// Writes all keys, then revisions to random ones of them.
+fn preload(target: &Target, state: State, keys: TxnPut, history: Put) -> io::Result<()> {
+    let plan = Measure::plan(target, PRELOAD_CLIENTS, PRELOAD_CLIENTS);
+    let txns = Plan { total: Some(state.keys.div_ceil(PRELOAD_OPS)), ..plan.clone() };
+    all_well(&runner::run(&txns, &Arc::new(keys))?)?;
+    if state.history > 0 {
+        let puts = Plan { total: Some(state.history), clients: HISTORY_CLIENTS, ..plan };
+        all_well(&runner::run(&puts, &Arc::new(history))?)?;
+    }
+    Ok(())
 }
 
 fn together(outcome: &Outcome) -> Samples {

@@ -1,8 +1,10 @@
-//! Two servers side by side: each row in alternating runs, one server at a time, in fresh folders.
+//! Two servers side by side: each row in alternating runs, one server at a time, in folders of their own.
 
+pub mod copy;
 pub mod disturb;
 pub mod measure;
 pub mod rows;
+pub mod seeds;
 pub mod server;
 pub mod table;
 
@@ -83,7 +85,7 @@ impl Comparison {
         Ok(figures)
     }
 
-    fn half_of_the_slower_peak(&self) -> io::Result<f64> {
+    fn half_of_the_slower_peak(&mut self) -> io::Result<f64> {
         let (a, b) = (self.measure.peak(&self.a)?, self.measure.peak(&self.b)?);
         Ok((a.min(b) / 2.0).max(1.0))
     }

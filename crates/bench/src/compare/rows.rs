@@ -83,6 +83,14 @@ pub enum Kind {
     Load,
 }
 
+/// What a server holds before a row begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    pub keys: u64,
+    /// Revisions written to random ones of the keys when all were there.
+    pub history: u64,
+}
+
 /// A row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
@@ -115,20 +123,14 @@ impl Row {
         self.clients.min(CONNS_MAX)
     }
 
-    /// Keys that must be there before.
-    pub fn preload(&self, sizes: &Sizes) -> u64 {
-        match self.kind {
-            Kind::Put { single: false } | Kind::Range { .. } | Kind::TxnMixed | Kind::Open { .. } => sizes.keys,
-            Kind::Put { single: true } | Kind::Lease | Kind::Watch { .. } | Kind::Load => 0,
-        }
-    }
-
-    /// Revisions that must have been written before, beyond the keys.
-    pub fn history(&self) -> u64 {
-        match self.kind {
+    /// What must be there before; `None`: nothing.
+    pub fn state(&self, sizes: &Sizes) -> Option<State> {
+        let history = match self.kind {
             Kind::Open { disturbance } => disturbance.map_or(0, Disturbance::history),
-            _ => 0,
-        }
+            Kind::Put { single: false } | Kind::Range { .. } | Kind::TxnMixed => 0,
+            Kind::Put { single: true } | Kind::Lease | Kind::Watch { .. } | Kind::Load => return None,
+        };
+        Some(State { keys: sizes.keys, history })
     }
 
     /// Whether each request waits for the disk.
@@ -211,7 +213,8 @@ mod tests {
             Some((Kind::Range { serializable: false }, 16_000, 100))
         );
         let row = Row::parse("open-put-compact", &SIZES);
-        assert_eq!(row.map(|row| (row.history(), row.clients, row.preload(&SIZES))), Some((60, 64, 100)));
+        let state = State { keys: 100, history: 60 };
+        assert_eq!(row.map(|row| (row.clients, row.state(&SIZES))), Some((64, Some(state))));
         for wrong in ["", "put", "put-0", "put-x", "open-put-x", "watch-x-max", "watch-1-fast", "get-5"] {
             assert_eq!(Row::parse(wrong, &SIZES), None, "{wrong}");
         }
