@@ -110,7 +110,7 @@ impl Figures {
 
     fn memory(&mut self, usage: &Usage) {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        self.push("RssAnon MiB", mib(usage.rss_anon));
+        self.push(RSS_ANON, mib(usage.rss_anon));
         self.push("VmRSS MiB", mib(usage.vm_rss));
         self.push("VmHWM MiB", mib(usage.vm_hwm));
     }
@@ -119,6 +119,9 @@ impl Figures {
 /// Names of metrics that are compared with the floors, across rows, or with targets.
 pub const RATE: &str = "rate /s";
 pub const PUT_P99: &str = "put p99 ms";
+pub const RSS_ANON: &str = "RssAnon MiB";
+pub const RSS_ANON_RESTARTED: &str = "RssAnon restarted MiB";
+pub const RESTART: &str = "restart to first read s";
 pub const SERVER_CPU: &str = "server CPU µs/op";
 pub const LOAD_CPU: &str = "load CPU µs/op";
 
@@ -279,7 +282,7 @@ impl Measure {
         figures.rate_and_times(&together(&outcome), outcome.elapsed);
         figures.cost(&before, &after, outcome.own_cpu, outcome.done());
         server.restart()?;
-        figures.push("restart to first read s", server.first_read.as_secs_f64());
+        figures.push(RESTART, server.first_read.as_secs_f64());
         let counting = Instant::now();
         let count = Control::open(&server.target()).and_then(|mut control| control.count()).map_err(runner::refused)?;
         figures.push("count after restart ms", counting.elapsed().as_secs_f64() * 1e3);
@@ -288,7 +291,7 @@ impl Measure {
         }
         let usage = server.usage()?;
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        figures.push("RssAnon restarted MiB", mib(usage.rss_anon));
+        figures.push(RSS_ANON_RESTARTED, mib(usage.rss_anon));
         figures.push("VmRSS restarted MiB", mib(usage.vm_rss));
         Ok(figures)
     }

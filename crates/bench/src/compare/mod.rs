@@ -1,5 +1,6 @@
 //! Two servers side by side: each row in alternating runs, one server at a time, in folders of their own.
 
+pub mod across;
 pub mod copy;
 pub mod disturb;
 pub mod measure;
@@ -9,6 +10,7 @@ pub mod server;
 pub mod table;
 
 use crate::floors::Floors;
+use across::Results;
 use measure::{Figures, Measure};
 use rows::Row;
 use serde_json::json;
@@ -38,12 +40,27 @@ impl Comparison {
             eprintln!("open-loop rate: {:.0} /s, half of the slower server's peak", self.measure.open_rate);
         }
         write!(out, "{}", table::head(&self.a.name, &self.b.name))?;
-        let mut shares = Vec::new();
+        let mut results = Results::new();
         for row in self.rows.clone() {
             let pairs = self.row(&row)?;
             write!(out, "{}", table::lines(&row, &pairs, &self.floors))?;
             out.flush()?;
-            for (a, b) in &pairs {
+            results.push((row, pairs));
+        }
+        self.below(&results, out)
+    }
+
+    /// What follows from all rows together.
+    fn below(&self, results: &Results, out: &mut impl Write) -> io::Result<()> {
+        let across = across::all(results);
+        write!(out, "{}", across::table(&across, &self.a.name, &self.b.name))?;
+        write!(out, "{}", table::load_shares(&self.load_shares(results)))
+    }
+
+    fn load_shares(&self, results: &Results) -> Vec<(String, String, f64)> {
+        let mut shares = Vec::new();
+        for (row, pairs) in results {
+            for (a, b) in pairs {
                 let sides = [(&self.a, a), (&self.b, b)];
                 let share = |(side, figures): (&Side, &Figures)| {
                     Some((side.name.clone(), row.name.clone(), figures.load_share()?))
@@ -51,7 +68,7 @@ impl Comparison {
                 shares.extend(sides.into_iter().filter_map(share));
             }
         }
-        write!(out, "{}", table::load_shares(&shares))
+        shares
     }
 
     fn row(&mut self, row: &Row) -> io::Result<Pairs> {

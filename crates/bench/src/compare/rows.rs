@@ -177,10 +177,11 @@ impl fmt::Display for Row {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    const SIZES: Sizes = Sizes {
+    /// Small ones.
+    pub const SIZES: Sizes = Sizes {
         keys: 100,
         value: 8,
         load_keys: 5,
