@@ -8,6 +8,7 @@ pub mod rows;
 pub mod seeds;
 pub mod server;
 pub mod table;
+pub mod targets;
 
 use crate::floors::Floors;
 use across::Results;
@@ -54,6 +55,7 @@ impl Comparison {
     fn below(&self, results: &Results, out: &mut impl Write) -> io::Result<()> {
         let across = across::all(results);
         write!(out, "{}", across::table(&across, &self.a.name, &self.b.name))?;
+        write!(out, "{}", targets::table(results, &across))?;
         write!(out, "{}", table::load_shares(&self.load_shares(results)))
     }
 
