@@ -253,6 +253,8 @@ impl Measure {
             pace: rate.map_or(Pace::Unlimited, |rate| Pace::Open { rate: rate as f64 }),
             origin: Origin::Sent,
         };
+        let warmup = watch::Plan { streams: 0, duration: Some(self.warmup), ..plan.clone() };
+        well(&watch::run(&warmup)?.puts)?;
         let before = server.usage()?;
         let outcome = watch::run(&plan)?;
         let after = server.usage()?;
@@ -317,7 +319,11 @@ fn together(outcome: &Outcome) -> Samples {
 
 /// Nothing may fail before the measurement.
 fn all_well(outcome: &Outcome) -> io::Result<()> {
-    match outcome.lanes.iter().flat_map(|lane| lane.errors()).next() {
+    outcome.lanes.iter().try_for_each(well)
+}
+
+fn well(samples: &Samples) -> io::Result<()> {
+    match samples.errors().iter().next() {
         Some((error, count)) => Err(io::Error::other(format!("{error} ({count} times) before the measurement"))),
         None => Ok(()),
     }
