@@ -58,6 +58,8 @@ fn errors(text: &mut String, pairs: &Pairs) {
     for (pair, (a, b)) in pairs.iter().enumerate() {
         for (side, figures) in [("first", a), ("second", b)] {
             for (error, count) in &figures.errors {
+                // A server's log may stand in it, line by line.
+                let error = error.trim_end().replace('\n', " · ").replace('|', "\\|");
                 let _ = writeln!(text, "| | **error** | pair {}, {side} server: {count} × {error} | | | |", pair + 1);
             }
         }
@@ -157,10 +159,10 @@ mod tests {
     #[test]
     fn a_run_that_came_to_nothing_leaves_its_error() {
         let row = Row { name: "put-1".to_owned(), kind: Kind::Put { single: false }, clients: 1 };
-        let nothing = Figures::of_error(&std::io::Error::other("it ended"));
+        let nothing = Figures::of_error(&std::io::Error::other("it ended\na log | of it\n"));
         let text = lines(&row, &vec![(nothing, figures(5.0, 1.0))], &Floors::default());
         assert!(text.contains("| put-1 | rate /s | – | – | – |"), "{text}");
-        assert!(text.contains("no figures: it ended"), "{text}");
+        assert!(text.contains("no figures: it ended · a log \\| of it | | | |\n"), "{text}");
     }
 
     #[test]
