@@ -32,15 +32,19 @@ fn text(output: &Output) -> String {
     format!("{out}\n{error}")
 }
 
-/// One call runs every kind of row once, with a server of its own each: puts, reads, open loop with a disturbance,
-/// watchers, load and restart.
+/// One call runs every kind of row once, with a server of its own each: puts, reads, open loop with and without a
+/// disturbance, watchers and none, load and restart. Nothing is left in the folder.
 #[test]
 fn a_comparison_of_the_server_with_itself_has_no_errors() {
     let server = server();
     let (a, b) = (format!("one={}", server.display()), format!("two={}", server.display()));
-    let rows = "put-4,range-l-4,txn-mixed-2,lease-2,open-put-watch,watch-2-max,load";
+    let dir = std::env::temp_dir().join(format!("bench-black-box-{}", std::process::id()));
+    std::fs::create_dir(&dir).expect("a folder for temporary files can be made in");
+    let rows = "put-4,range-l-4,txn-mixed-2,lease-2,open-put,open-put-watch,watch-0-100,watch-2-max,load";
     let output = bench(&[
         "compare",
+        "--dir",
+        &dir.to_string_lossy(),
         "--a",
         &a,
         "--b",
@@ -75,8 +79,13 @@ fn a_comparison_of_the_server_with_itself_has_no_errors() {
     assert!(output.status.success(), "{text}");
     assert!(!text.contains("**error**"), "{text}");
     for row in rows.split(',') {
-        assert!(text.contains(&format!("| {row} | rate /s | ")), "{row} in {text}");
+        let rate = if row == "watch-0-100" { "puts /s" } else { "rate /s" };
+        assert!(text.contains(&format!("| {row} | {rate} | ")), "{row} in {text}");
     }
+    assert!(text.contains("| open-put-watch ÷ open-put | p99 ms | "), "{text}");
+    assert!(text.contains("| open-put-watch | p99 ms | its own open-put | ≤ 1.20 | "), "{text}");
+    assert_eq!(std::fs::read_dir(&dir).expect("the folder is there").count(), 0, "a folder was left");
+    std::fs::remove_dir(&dir).expect("it is empty");
 }
 
 #[test]

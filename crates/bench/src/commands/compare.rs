@@ -5,6 +5,7 @@ use crate::affinity;
 use crate::compare::Comparison;
 use crate::compare::measure::Measure;
 use crate::compare::rows::{ALL, Row, Sizes};
+use crate::compare::seeds::Seeds;
 use crate::compare::server::{Place, Side};
 use crate::flags::{Flag, Kind, Parsed, flag};
 use crate::floors::{self, Floors};
@@ -26,6 +27,7 @@ pub const COMPARE: &[Flag] = &[
     flag("behind", Kind::Int, "500000", "revisions that the watcher of open-put-watch is behind"),
     flag("compacted", Kind::Int, "1000000", "revisions that open-put-compact compacts"),
     flag("watchers", Kind::Int, "1000", "watchers of the watch rows"),
+    flag("watch-put-clients", Kind::Uint, "64", "clients that put in the watch rows without a rate"),
     flag("open-clients", Kind::Uint, "1000", "clients of the open-loop rows"),
     flag("open-rate", Kind::Int, "0", "puts per second of the open-loop rows (0: half of the slower server's peak)"),
     flag("floors", Kind::Bool, "true", "measure the floors first"),
@@ -62,6 +64,7 @@ pub fn compare(parsed: &Parsed) -> Done {
         duration: parsed.duration("run"),
         warmup: parsed.duration("warmup"),
         open_rate: parsed.int("open-rate") as f64,
+        seeds: Seeds::default(),
     };
     let mut comparison = Comparison { a, b, rows, pairs: parsed.size("pairs").max(1), measure, floors, json };
     Ok(comparison.run(&mut std::io::stdout())?)
@@ -93,6 +96,7 @@ fn sizes(parsed: &Parsed) -> Sizes {
         behind: parsed.count("behind"),
         compacted: parsed.count("compacted"),
         watchers: parsed.size("watchers"),
+        watch_put_clients: parsed.size("watch-put-clients").max(1),
         open_clients: parsed.size("open-clients").max(1),
     }
 }

@@ -6,7 +6,7 @@ use crate::flags::{Flag, Kind, Parsed, flag};
 use crate::keys::{self, Random};
 use crate::runner::Outcome;
 use crate::wire::{Rpc, Target};
-use crate::workloads::kv::{KeySpace, Put, READS, Range, RangeMode, TxnMixed, TxnPut, WRITES};
+use crate::workloads::kv::{KeySpace, MixedRead, Put, READS, Range, RangeMode, TxnMixed, TxnPut, WRITES};
 use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
 use std::time::{Duration, Instant};
@@ -134,7 +134,8 @@ pub fn mixed(parsed: &Parsed) -> Done {
         pb::RangeRequest { key, range_end, limit: parsed.int("limit"), serializable, ..pb::RangeRequest::default() };
     let session = Session::start(parsed)?;
     let pace = session.pace(parsed.count("rate"), 1)?;
-    let workload = TxnMixed::new(space, value(parsed), range, parsed.float("rw-ratio"));
+    let read = MixedRead::same(range);
+    let workload = TxnMixed { space, value: value(parsed), read, ratio: parsed.float("rw-ratio") };
     let outcome = session.run(parsed.count("total"), pace, workload)?;
     for (name, lane) in [("Read", READS), ("Write", WRITES)] {
         let samples = &outcome.lanes[lane];

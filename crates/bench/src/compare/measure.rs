@@ -1,7 +1,8 @@
 //! One row on one server, once.
 
 use super::disturb::{self, Disturbance};
-use super::rows::{Kind, Row, Sizes};
+use super::rows::{Kind, Row, Sizes, State, UNWATCHED_KEYS};
+use super::seeds::Seeds;
 use super::server::{Place, Running, Side};
 use crate::control::Control;
 use crate::keys::Random;
@@ -10,10 +11,9 @@ use crate::procs::Usage;
 use crate::runner::{self, Outcome, Plan};
 use crate::samples::Samples;
 use crate::wire::Target;
-use crate::workloads::kv::{KeySpace, Put, Range, TxnMixed, TxnPut};
+use crate::workloads::kv::{KeySpace, MixedRead, Put, Range, TxnMixed, TxnPut, Window};
 use crate::workloads::lease::KeepAlive;
 use crate::workloads::watch::{self, Origin};
-use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::io;
@@ -25,16 +25,21 @@ const KEY_SIZE: usize = 32;
 /// Puts in one transaction of the preload; etcd's limit is 128.
 const PRELOAD_OPS: u64 = 100;
 const PRELOAD_CLIENTS: usize = 32;
-/// Pairs a read of `txn-mixed` asks for.
-const MIXED_LIMIT: i64 = 10;
+/// Clients that put the preload's revisions one by one.
+const HISTORY_CLIENTS: usize = 512;
+/// Neighbouring keys that a read of `txn-mixed` asks for.
+const MIXED_WIDTH: usize = 10;
 /// Any seed: all values are the same random bytes.
 const VALUE_SEED: u64 = 1;
 /// Streams of the watch rows; the watchers are spread over them.
 const WATCH_STREAMS: usize = 10;
 const WATCH_CONNS: usize = 10;
 
-/// How long and how.
-#[derive(Clone, Debug)]
+/// Start of the names of the runs' folders.
+const RUN_DIR: &str = "oxetcd-bench";
+
+/// How long and how, and the states that runs begin on.
+#[derive(Debug)]
 pub struct Measure {
     pub sizes: Sizes,
     pub place: Place,
@@ -42,6 +47,7 @@ pub struct Measure {
     pub warmup: Duration,
     /// Puts a second of the open-loop rows.
     pub open_rate: f64,
+    pub seeds: Seeds,
 }
 
 /// What one run of one row gave: metrics by name, in the table's order, and errors.
@@ -80,6 +86,15 @@ impl Figures {
         self.note_errors(samples);
     }
 
+    /// The puts beside watchers: their own rate and times.
+    fn puts(&mut self, samples: &Samples, elapsed: Duration) {
+        let distribution = samples.distribution();
+        self.push("puts /s", distribution.len() as f64 / elapsed.as_secs_f64().max(f64::MIN_POSITIVE));
+        self.push("put p50 ms", distribution.percentile(50.0) * 1e3);
+        self.push(PUT_P99, distribution.percentile(99.0) * 1e3);
+        self.note_errors(samples);
+    }
+
     fn note_errors(&mut self, samples: &Samples) {
         for (text, count) in samples.errors() {
             *self.errors.entry(text.clone()).or_default() += count;
@@ -95,23 +110,28 @@ impl Figures {
 
     fn memory(&mut self, usage: &Usage) {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        self.push("RssAnon MiB", mib(usage.rss_anon));
+        self.push(RSS_ANON, mib(usage.rss_anon));
         self.push("VmRSS MiB", mib(usage.vm_rss));
         self.push("VmHWM MiB", mib(usage.vm_hwm));
     }
 }
 
-/// Names of metrics that the table compares with the floors.
+/// Names of metrics that are compared with the floors, across rows, or with targets.
 pub const RATE: &str = "rate /s";
+pub const PUT_P99: &str = "put p99 ms";
+pub const RSS_ANON: &str = "RssAnon MiB";
+pub const RSS_ANON_RESTARTED: &str = "RssAnon restarted MiB";
+pub const RESTART: &str = "restart to first read s";
 pub const SERVER_CPU: &str = "server CPU µs/op";
 pub const LOAD_CPU: &str = "load CPU µs/op";
 
 impl Measure {
     /// Starts `side`, brings it to where the row begins, and measures the row.
-    pub fn row(&self, row: &Row, side: &Side) -> io::Result<Figures> {
-        let mut server = Running::start(side, &self.place)?;
-        let target = server.target();
-        self.preload(row, &target)?;
+    pub fn row(&mut self, row: &Row, side: &Side) -> io::Result<Figures> {
+        let mut server = match row.state(&self.sizes) {
+            None => Running::start(side, &self.place, RUN_DIR)?,
+            Some(state) => self.seeded(side, state)?,
+        };
         match row.kind {
             Kind::Load => self.load(row, &mut server),
             Kind::Watch { keys, rate } => self.watch(row, &server, keys, rate),
@@ -121,7 +141,7 @@ impl Measure {
     }
 
     /// The closed-loop put rate of `side` with the clients of the open-loop rows.
-    pub fn peak(&self, side: &Side) -> io::Result<f64> {
+    pub fn peak(&mut self, side: &Side) -> io::Result<f64> {
         let row = Row { name: "peak".to_owned(), kind: Kind::Put { single: false }, clients: self.sizes.open_clients };
         Ok(self.row(&row, side)?.get(RATE).unwrap_or_default())
     }
@@ -152,19 +172,13 @@ impl Measure {
         }
     }
 
-    fn preload(&self, row: &Row, target: &Target) -> io::Result<()> {
-        let plan = Measure::plan(target, PRELOAD_CLIENTS, PRELOAD_CLIENTS);
-        let keys = row.preload(&self.sizes);
-        if keys > 0 {
-            let work = TxnPut { space: self.space(keys, true), value: self.value(), ops: PRELOAD_OPS.min(keys) };
-            let plan = Plan { total: Some(keys.div_ceil(PRELOAD_OPS)), ..plan.clone() };
-            all_well(&runner::run(&plan, &Arc::new(work))?)?;
-        }
-        if row.history() > 0 {
-            let plan = Plan { total: Some(row.history()), clients: 512, ..plan };
-            all_well(&runner::run(&plan, &Arc::new(self.put(self.sizes.keys, false)))?)?;
-        }
-        Ok(())
+    /// A server that holds `state`.
+    fn seeded(&mut self, side: &Side, state: State) -> io::Result<Running> {
+        let keys =
+            TxnPut { space: self.space(state.keys, true), value: self.value(), ops: PRELOAD_OPS.min(state.keys) };
+        let history = self.put(state.keys, false);
+        let load = |server: &Running| preload(&server.target(), state, keys, history);
+        self.seeds.start(side, state, &self.place, load)
     }
 
     fn run_closed(&self, row: &Row, plan: &Plan) -> io::Result<Outcome> {
@@ -181,9 +195,9 @@ impl Measure {
     }
 
     fn mixed(&self) -> TxnMixed {
-        let all = Bytes::from_static(&[0]);
-        let range = pb::RangeRequest { key: all.clone(), range_end: all, limit: MIXED_LIMIT, ..Default::default() };
-        TxnMixed::new(self.space(self.sizes.keys, false), self.value(), range, 1.0)
+        let space = self.space(self.sizes.keys, false);
+        let read = MixedRead::Window(Window::new(&space, MIXED_WIDTH));
+        TxnMixed { space, value: self.value(), read, ratio: 1.0 }
     }
 
     fn closed(&self, row: &Row, server: &Running) -> io::Result<Figures> {
@@ -224,14 +238,13 @@ impl Measure {
     }
 
     fn watch(&self, row: &Row, server: &Running, keys: usize, rate: Option<u64>) -> io::Result<Figures> {
-        let mut encoder = self.space(keys as u64, true).encoder();
-        let keys = (0..keys).filter_map(|key| encoder.key(key as i64).map(Bytes::copy_from_slice)).collect();
+        let watched = keys > 0;
         let plan = watch::Plan {
             target: server.target(),
             conns: WATCH_CONNS,
-            streams: WATCH_STREAMS,
+            streams: if watched { WATCH_STREAMS } else { 0 },
             watchers_per_stream: self.sizes.watchers.div_ceil(WATCH_STREAMS),
-            keys,
+            keys: self.first_keys(if watched { keys } else { UNWATCHED_KEYS }),
             prev_kv: false,
             value_size: self.sizes.value,
             put_clients: row.clients,
@@ -240,15 +253,25 @@ impl Measure {
             pace: rate.map_or(Pace::Unlimited, |rate| Pace::Open { rate: rate as f64 }),
             origin: Origin::Sent,
         };
+        let warmup = watch::Plan { streams: 0, duration: Some(self.warmup), ..plan.clone() };
+        well(&watch::run(&warmup)?.puts)?;
         let before = server.usage()?;
         let outcome = watch::run(&plan)?;
         let after = server.usage()?;
         let mut figures = Figures::default();
-        figures.rate_and_times(&outcome.events, outcome.took);
-        figures.cost(&before, &after, outcome.own_cpu, outcome.events.len());
-        figures.push("puts /s", outcome.puts.len() as f64 / outcome.took.as_secs_f64().max(f64::MIN_POSITIVE));
-        figures.note_errors(&outcome.puts);
+        if watched {
+            figures.rate_and_times(&outcome.events, outcome.took);
+        }
+        figures.puts(&outcome.puts, outcome.took);
+        let counted = if watched { &outcome.events } else { &outcome.puts };
+        figures.cost(&before, &after, outcome.own_cpu, counted.len());
         Ok(figures)
+    }
+
+    /// The first keys of the key space.
+    fn first_keys(&self, keys: usize) -> Vec<Bytes> {
+        let mut encoder = self.space(keys as u64, true).encoder();
+        (0..keys).filter_map(|key| encoder.key(key as i64).map(Bytes::copy_from_slice)).collect()
     }
 
     fn load(&self, row: &Row, server: &mut Running) -> io::Result<Figures> {
@@ -261,7 +284,7 @@ impl Measure {
         figures.rate_and_times(&together(&outcome), outcome.elapsed);
         figures.cost(&before, &after, outcome.own_cpu, outcome.done());
         server.restart()?;
-        figures.push("restart to first read s", server.first_read.as_secs_f64());
+        figures.push(RESTART, server.first_read.as_secs_f64());
         let counting = Instant::now();
         let count = Control::open(&server.target()).and_then(|mut control| control.count()).map_err(runner::refused)?;
         figures.push("count after restart ms", counting.elapsed().as_secs_f64() * 1e3);
@@ -270,10 +293,22 @@ impl Measure {
         }
         let usage = server.usage()?;
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        figures.push("RssAnon restarted MiB", mib(usage.rss_anon));
+        figures.push(RSS_ANON_RESTARTED, mib(usage.rss_anon));
         figures.push("VmRSS restarted MiB", mib(usage.vm_rss));
         Ok(figures)
     }
+}
+
+/// Writes all keys, then revisions to random ones of them.
+fn preload(target: &Target, state: State, keys: TxnPut, history: Put) -> io::Result<()> {
+    let plan = Measure::plan(target, PRELOAD_CLIENTS, PRELOAD_CLIENTS);
+    let txns = Plan { total: Some(state.keys.div_ceil(PRELOAD_OPS)), ..plan.clone() };
+    all_well(&runner::run(&txns, &Arc::new(keys))?)?;
+    if state.history > 0 {
+        let puts = Plan { total: Some(state.history), clients: HISTORY_CLIENTS, ..plan };
+        all_well(&runner::run(&puts, &Arc::new(history))?)?;
+    }
+    Ok(())
 }
 
 fn together(outcome: &Outcome) -> Samples {
@@ -284,7 +319,11 @@ fn together(outcome: &Outcome) -> Samples {
 
 /// Nothing may fail before the measurement.
 fn all_well(outcome: &Outcome) -> io::Result<()> {
-    match outcome.lanes.iter().flat_map(|lane| lane.errors()).next() {
+    outcome.lanes.iter().try_for_each(well)
+}
+
+fn well(samples: &Samples) -> io::Result<()> {
+    match samples.errors().iter().next() {
         Some((error, count)) => Err(io::Error::other(format!("{error} ({count} times) before the measurement"))),
         None => Ok(()),
     }

@@ -4,7 +4,7 @@ use super::disturb::Disturbance;
 use std::fmt;
 
 /// Rows of `--rows all`, in the table's order.
-pub const ALL: [&str; 29] = [
+pub const ALL: [&str; 30] = [
     "put-1",
     "put-64",
     "put-1000",
@@ -26,6 +26,7 @@ pub const ALL: [&str; 29] = [
     "open-put-compact",
     "open-put-defrag",
     "open-put-list",
+    "watch-0-500",
     "watch-1-500",
     "watch-100-500",
     "watch-1-max",
@@ -50,6 +51,8 @@ pub struct Sizes {
     pub compacted: u64,
     /// Watchers of the watch rows.
     pub watchers: usize,
+    /// Clients that put in the watch rows without a rate.
+    pub watch_put_clients: usize,
     /// Clients of the open-loop rows.
     pub open_clients: usize,
 }
@@ -70,13 +73,22 @@ pub enum Kind {
     Open {
         disturbance: Option<Disturbance>,
     },
-    /// Watchers spread over `keys` keys; puts at a rate, or as fast as they are answered.
+    /// Watchers spread over `keys` keys, or none of 0; puts to those keys (of 0: [`UNWATCHED_KEYS`]) at a rate, or as fast
+    /// as they are answered.
     Watch {
         keys: usize,
         rate: Option<u64>,
     },
     /// Loads many keys, restarts, reads.
     Load,
+}
+
+/// What a server holds before a row begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    pub keys: u64,
+    /// Revisions written to random ones of the keys when all were there.
+    pub history: u64,
 }
 
 /// A row.
@@ -100,7 +112,8 @@ impl Row {
         let (start, last) = name.rsplit_once('-')?;
         if let Some(keys) = start.strip_prefix("watch-") {
             let rate = if last == "max" { None } else { Some(last.parse().ok()?) };
-            return row(Kind::Watch { keys: keys.parse().ok().filter(|keys| *keys > 0)?, rate }, WATCH_PUT_CLIENTS);
+            let clients = if rate.is_some() { PACED_PUT_CLIENTS } else { sizes.watch_put_clients };
+            return row(Kind::Watch { keys: keys.parse().ok()?, rate }, clients);
         }
         row(closed(start)?, last.parse().ok().filter(|clients| *clients > 0)?)
     }
@@ -110,20 +123,14 @@ impl Row {
         self.clients.min(CONNS_MAX)
     }
 
-    /// Keys that must be there before.
-    pub fn preload(&self, sizes: &Sizes) -> u64 {
-        match self.kind {
-            Kind::Put { single: false } | Kind::Range { .. } | Kind::TxnMixed | Kind::Open { .. } => sizes.keys,
-            Kind::Put { single: true } | Kind::Lease | Kind::Watch { .. } | Kind::Load => 0,
-        }
-    }
-
-    /// Revisions that must have been written before, beyond the keys.
-    pub fn history(&self) -> u64 {
-        match self.kind {
+    /// What must be there before; `None`: nothing.
+    pub fn state(&self, sizes: &Sizes) -> Option<State> {
+        let history = match self.kind {
             Kind::Open { disturbance } => disturbance.map_or(0, Disturbance::history),
-            _ => 0,
-        }
+            Kind::Put { single: false } | Kind::Range { .. } | Kind::TxnMixed => 0,
+            Kind::Put { single: true } | Kind::Lease | Kind::Watch { .. } | Kind::Load => return None,
+        };
+        Some(State { keys: sizes.keys, history })
     }
 
     /// Whether each request waits for the disk.
@@ -133,9 +140,12 @@ impl Row {
 }
 
 const CONNS_MAX: usize = 100;
-/// Clients of the row `load`, and those that put in watch rows.
+/// Clients of the row `load`.
 pub const LOAD_CLIENTS: usize = 256;
-const WATCH_PUT_CLIENTS: usize = 16;
+/// Clients that put in the watch rows with a rate.
+const PACED_PUT_CLIENTS: usize = 16;
+/// Keys of the watch rows without watchers.
+pub const UNWATCHED_KEYS: usize = 100;
 
 fn disturbance_of(name: &str, sizes: &Sizes) -> Option<Option<Disturbance>> {
     Some(match name {
@@ -167,17 +177,33 @@ impl fmt::Display for Row {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    const SIZES: Sizes =
-        Sizes { keys: 100, value: 8, load_keys: 5, behind: 50, compacted: 60, watchers: 10, open_clients: 64 };
+    /// Small ones.
+    pub const SIZES: Sizes = Sizes {
+        keys: 100,
+        value: 8,
+        load_keys: 5,
+        behind: 50,
+        compacted: 60,
+        watchers: 10,
+        watch_put_clients: 32,
+        open_clients: 64,
+    };
 
     #[test]
     fn every_row_of_all_has_a_meaning_and_its_own_name() {
         for name in ALL {
             assert_eq!(Row::parse(name, &SIZES).map(|row| row.name).as_deref(), Some(name));
         }
+    }
+
+    #[test]
+    fn saturated_watch_rows_put_with_clients_of_their_own() {
+        let row = |name| Row::parse(name, &SIZES).map(|row| (row.kind, row.clients));
+        assert_eq!(row("watch-0-500"), Some((Kind::Watch { keys: 0, rate: Some(500) }, PACED_PUT_CLIENTS)));
+        assert_eq!(row("watch-100-max"), Some((Kind::Watch { keys: 100, rate: None }, 32)));
     }
 
     #[test]
@@ -188,8 +214,9 @@ mod tests {
             Some((Kind::Range { serializable: false }, 16_000, 100))
         );
         let row = Row::parse("open-put-compact", &SIZES);
-        assert_eq!(row.map(|row| (row.history(), row.clients, row.preload(&SIZES))), Some((60, 64, 100)));
-        for wrong in ["", "put", "put-0", "put-x", "open-put-x", "watch-0-max", "watch-1-fast", "get-5"] {
+        let state = State { keys: 100, history: 60 };
+        assert_eq!(row.map(|row| (row.clients, row.state(&SIZES))), Some((64, Some(state))));
+        for wrong in ["", "put", "put-0", "put-x", "open-put-x", "watch-x-max", "watch-1-fast", "get-5"] {
             assert_eq!(Row::parse(wrong, &SIZES), None, "{wrong}");
         }
     }

@@ -1,5 +1,6 @@
-//! Servers under comparison: started here in fresh folders, bound to a core, ended by their process id.
+//! Servers under comparison: started here in folders of their own, bound to a core, ended by their process id.
 
+use super::copy;
 use crate::affinity;
 use crate::control::{self, Control};
 use crate::procs::Usage;
@@ -10,7 +11,7 @@ use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a start may take; a restart with a million keys reads them first.
@@ -57,10 +58,10 @@ pub struct TempDir(PathBuf);
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl TempDir {
-    /// Makes an empty folder below `parent`.
-    pub fn new(parent: &Path) -> io::Result<TempDir> {
+    /// Makes an empty folder below `parent` whose name begins with `name`.
+    pub fn new(parent: &Path, name: &str) -> io::Result<TempDir> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = parent.join(format!("oxetcd-bench-{}-{number}", std::process::id()));
+        let path = parent.join(format!("{name}-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&path)?;
         Ok(TempDir(path))
     }
@@ -98,20 +99,34 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts `side` in a folder of its own and waits until it answers.
-    pub fn start(side: &Side, place: &Place) -> io::Result<Running> {
-        let dir = TempDir::new(&place.dir)?;
+    /// Starts `side` in a folder of its own, named `name` and a number, and waits until it answers.
+    pub fn start(side: &Side, place: &Place, name: &str) -> io::Result<Running> {
+        let dir = TempDir::new(&place.dir, name)?;
         let ports = (0..place.members.max(1)).map(|_| free_ports()).collect::<io::Result<Vec<_>>>()?;
-        let mut running = Running {
-            side: side.clone(),
-            place: place.clone(),
-            dir,
-            ports,
-            children: Vec::new(),
-            first_read: Duration::ZERO,
-        };
+        Running::launched(side, place, dir, ports)
+    }
+
+    /// Starts another one on a copy of the data of this one, which must have ended ([`Running::rest`]). Members know each
+    /// other by their ports, so these stay the same.
+    pub fn copied(&self) -> io::Result<Running> {
+        let dir = TempDir::new(&self.place.dir, &format!("copy-{}", self.side.name))?;
+        copy::folder(self.dir.path(), dir.path())?;
+        Running::launched(&self.side, &self.place, dir, self.ports.clone())
+    }
+
+    fn launched(side: &Side, place: &Place, dir: TempDir, ports: Vec<Ports>) -> io::Result<Running> {
+        let (side, place) = (side.clone(), place.clone());
+        let mut running = Running { side, place, dir, ports, children: Vec::new(), first_read: Duration::ZERO };
         running.launch()?;
         Ok(running)
+    }
+
+    /// Ends it; its data stay as long as this value. An error where it had to be killed.
+    pub fn rest(&mut self) -> io::Result<()> {
+        if self.stop() {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("{} did not end within {STOP_PATIENCE:?}", self.side.name)))
     }
 
     /// Ends it and starts it on the same data; `first_read` is then of this start.
@@ -190,11 +205,13 @@ impl Running {
         Usage::of_all(&self.children.iter().map(Child::id).collect::<Vec<_>>())
     }
 
-    fn stop(&mut self) {
-        for child in &mut self.children {
-            end(child);
+    /// Ends all members; false where one had to be killed.
+    fn stop(&mut self) -> bool {
+        let mut willingly = true;
+        for mut child in self.children.drain(..) {
+            willingly &= end(&mut child);
         }
-        self.children.clear();
+        willingly
     }
 }
 
@@ -204,8 +221,8 @@ impl Drop for Running {
     }
 }
 
-/// Asks a process to end, and kills it where it does not.
-pub fn end(child: &mut Child) {
+/// Asks a process to end, and kills it where it does not: false.
+pub fn end(child: &mut Child) -> bool {
     if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
         // It may have ended already.
         let _ = kill_process(pid, Signal::TERM);
@@ -213,19 +230,39 @@ pub fn end(child: &mut Child) {
     let since = Instant::now();
     while since.elapsed() < STOP_PATIENCE {
         if !matches!(child.try_wait(), Ok(None)) {
-            return;
+            return true;
         }
         std::thread::sleep(STOP_CHECK);
     }
     let _ = child.kill();
     let _ = child.wait();
+    false
 }
 
+/// Ports to choose from. A seed's copies need its ports again, minutes later: these are below those that the kernel gives
+/// to outgoing connections (from 32768 on), so the load cannot take them meanwhile.
+const PORTS: std::ops::Range<u16> = 16_384..32_768;
+static PORTS_TRIED: AtomicU16 = AtomicU16::new(0);
+
 fn free_ports() -> io::Result<Ports> {
-    // Both are held until both are known, so they differ.
-    let (one, two) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
-    Ok(Ports { client: one.local_addr()?.port(), peer: two.local_addr()?.port() })
+    Ok(Ports { client: free_port()?, peer: free_port()? })
 }
+
+/// A port that nobody listens on; no port is given twice. Each process begins at a place of its own.
+fn free_port() -> io::Result<u16> {
+    let start = std::process::id().wrapping_mul(PORTS_APART) as u16;
+    for _ in PORTS {
+        let place = start.wrapping_add(PORTS_TRIED.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u16;
+        let port = PORTS.start + place;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(io::Error::other("no free port"))
+}
+
+/// Ports between the places at which processes with neighbouring numbers begin: more than one tries in a usual run.
+const PORTS_APART: u32 = 211;
 
 #[cfg(test)]
 mod tests {

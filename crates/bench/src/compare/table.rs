@@ -35,7 +35,7 @@ pub fn lines(row: &Row, pairs: &Pairs, floors: &Floors) -> String {
 fn cells(row: &Row, metric: &str, values: &[(f64, f64)], floors: &Floors) -> String {
     let a: Vec<f64> = values.iter().map(|(a, _)| *a).collect();
     let b: Vec<f64> = values.iter().map(|(_, b)| *b).collect();
-    let ratios: Vec<f64> = values.iter().filter(|(_, b)| *b != 0.0).map(|(a, b)| a / b).collect();
+    let ratios = ratios(values.iter().copied());
     let floor = match (share(row, metric, &a, floors), share(row, metric, &b, floors)) {
         (Some(a), Some(b)) => format!("{a:.0} % / {b:.0} %"),
         _ => String::new(),
@@ -58,13 +58,21 @@ fn errors(text: &mut String, pairs: &Pairs) {
     for (pair, (a, b)) in pairs.iter().enumerate() {
         for (side, figures) in [("first", a), ("second", b)] {
             for (error, count) in &figures.errors {
+                // A server's log may stand in it, line by line.
+                let error = error.trim_end().replace('\n', " · ").replace('|', "\\|");
                 let _ = writeln!(text, "| | **error** | pair {}, {side} server: {count} × {error} | | | |", pair + 1);
             }
         }
     }
 }
 
-fn spread(values: &[f64]) -> String {
+/// The quotients of pairs, where there is one.
+pub fn ratios(values: impl Iterator<Item = (f64, f64)>) -> Vec<f64> {
+    values.filter(|(_, b)| *b != 0.0).map(|(a, b)| a / b).collect()
+}
+
+/// `median (min–max)`.
+pub fn spread(values: &[f64]) -> String {
     let Some(median) = median(values) else {
         return "–".to_owned();
     };
@@ -103,7 +111,7 @@ pub fn median(values: &[f64]) -> Option<f64> {
 }
 
 /// Three significant digits, or the whole number.
-fn rounded(value: f64) -> String {
+pub fn rounded(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
@@ -151,10 +159,10 @@ mod tests {
     #[test]
     fn a_run_that_came_to_nothing_leaves_its_error() {
         let row = Row { name: "put-1".to_owned(), kind: Kind::Put { single: false }, clients: 1 };
-        let nothing = Figures::of_error(&std::io::Error::other("it ended"));
+        let nothing = Figures::of_error(&std::io::Error::other("it ended\na log | of it\n"));
         let text = lines(&row, &vec![(nothing, figures(5.0, 1.0))], &Floors::default());
         assert!(text.contains("| put-1 | rate /s | – | – | – |"), "{text}");
-        assert!(text.contains("no figures: it ended"), "{text}");
+        assert!(text.contains("no figures: it ended · a log \\| of it | | | |\n"), "{text}");
     }
 
     #[test]

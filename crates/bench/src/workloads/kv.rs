@@ -280,16 +280,81 @@ pub fn range_op(range: pb::RangeRequest) -> pb::RequestOp {
     pb::RequestOp { request: Some(pb::request_op::Request::RequestRange(range)) }
 }
 
-/// `txn-mixed`: one-operation transactions, reads of the whole key space and puts.
+/// `txn-mixed`: one-operation transactions, reads and puts.
 #[derive(Clone, Debug)]
 pub struct TxnMixed {
     pub space: KeySpace,
     pub value: Bytes,
-    /// The read, a whole framed transaction.
-    pub read: Bytes,
-    pub limit: u64,
+    pub read: MixedRead,
     /// Reads for each write.
     pub ratio: f64,
+}
+
+/// What the reads of [`TxnMixed`] ask for.
+#[derive(Clone, Debug)]
+pub enum MixedRead {
+    /// The same range each time, a whole framed transaction; an answer has as many pairs as its limit, or all.
+    Same { framed: Bytes, limit: u64 },
+    /// Neighbours in a key space, all of which exist.
+    Window(Window),
+}
+
+impl MixedRead {
+    /// The same range each time.
+    pub fn same(range: pb::RangeRequest) -> MixedRead {
+        let limit = u64::try_from(range.limit).unwrap_or_default();
+        MixedRead::Same { framed: read_txn(range), limit }
+    }
+}
+
+fn read_txn(range: pb::RangeRequest) -> Bytes {
+    frame(&pb::TxnRequest { success: vec![range_op(range)], ..pb::TxnRequest::default() })
+}
+
+/// All keys of a space as the server orders them, to ask for some that stand side by side.
+///
+/// Keys are varints, low bits first: key i + 1 is no neighbour of key i.
+#[derive(Clone, Debug)]
+pub struct Window {
+    /// The keys one behind the other, each of the key size.
+    sorted: Bytes,
+    key_size: usize,
+    keys: usize,
+    /// Keys asked for at once.
+    width: usize,
+}
+
+impl Window {
+    /// `width` neighbours of `space`, or all where it has fewer.
+    pub fn new(space: &KeySpace, width: usize) -> Window {
+        let mut encoder = KeyEncoder::fresh(space.key_size);
+        let numbers = 0..i64::try_from(space.size).unwrap_or(i64::MAX);
+        let mut keys: Vec<Vec<u8>> = numbers.filter_map(|number| encoder.key(number).map(<[u8]>::to_vec)).collect();
+        keys.sort_unstable();
+        Window {
+            sorted: keys.concat().into(),
+            key_size: space.key_size.max(1),
+            keys: keys.len(),
+            width: width.min(keys.len()),
+        }
+    }
+
+    /// Where one may begin: below this.
+    fn places(&self) -> u64 {
+        (self.keys - self.width + 1) as u64
+    }
+
+    fn key(&self, place: usize) -> Bytes {
+        self.sorted.slice(place * self.key_size..(place + 1) * self.key_size)
+    }
+
+    /// The range of the `width` keys from `place` on.
+    fn range(&self, place: usize) -> pb::RangeRequest {
+        let end = place + self.width;
+        // Behind the last key: everything.
+        let range_end = if end < self.keys { self.key(end) } else { Bytes::from_static(&[0]) };
+        pb::RangeRequest { key: self.key(place), range_end, ..pb::RangeRequest::default() }
+    }
 }
 
 /// The reports of [`TxnMixed`].
@@ -297,20 +362,21 @@ pub const READS: usize = 0;
 pub const WRITES: usize = 1;
 
 impl TxnMixed {
-    /// Reads `range` with probability ratio/(1+ratio).
-    pub fn new(space: KeySpace, value: Bytes, range: pb::RangeRequest, ratio: f64) -> TxnMixed {
-        let limit = u64::try_from(range.limit).unwrap_or_default();
-        let read = frame(&pb::TxnRequest { success: vec![range_op(range)], ..pb::TxnRequest::default() });
-        TxnMixed { space, value, read, limit, ratio }
-    }
-
     async fn read(&self, worker: &mut KeyWorker, conn: &mut Conn) -> Result<(), Failure> {
-        let answer = conn.unary(Rpc::Txn, self.read.clone()).await?;
+        let framed = match &self.read {
+            MixedRead::Same { framed, .. } => framed.clone(),
+            MixedRead::Window(window) => read_txn(window.range(worker.random.below(window.places()) as usize)),
+        };
+        let answer = conn.unary(Rpc::Txn, framed).await?;
         let seen = skim::txn(&answer).ok_or_else(malformed)?;
         let range = seen.range.and_then(skim::range).ok_or_else(malformed)?;
-        let complete = range.kvs == range.count.unsigned_abs() || (self.limit > 0 && range.kvs == self.limit);
+        let count = range.count.unsigned_abs();
+        let complete = match &self.read {
+            MixedRead::Same { limit, .. } => range.kvs == count || (*limit > 0 && range.kvs == *limit),
+            MixedRead::Window(window) => range.kvs == window.width as u64 && range.kvs == count,
+        };
         if !complete {
-            return Err(Failure::Wrong(format!("{} pairs of {}", range.kvs, range.count)));
+            return Err(Failure::Wrong(format!("{} pairs of {count}", range.kvs)));
         }
         worker.read_at(seen.revision)
     }
@@ -340,5 +406,37 @@ impl Workload for TxnMixed {
         } else {
             (WRITES, self.write(worker, conn, sequence).await)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn space(size: u64) -> KeySpace {
+        KeySpace { key_size: 4, size, sequential: true, as_etcd: false }
+    }
+
+    #[test]
+    fn every_window_has_as_many_keys_as_it_says() {
+        let mut encoder = space(300).encoder();
+        let all: BTreeSet<Bytes> =
+            (0..300).filter_map(|number| encoder.key(number).map(Bytes::copy_from_slice)).collect();
+        let window = Window::new(&space(300), 10);
+        assert_eq!(window.places(), 291);
+        for place in 0..291 {
+            let range = window.range(place);
+            let open_end = range.range_end == [0][..];
+            let inside = all.iter().filter(|key| **key >= range.key && (open_end || **key < range.range_end));
+            assert_eq!(inside.count(), 10, "at {place}");
+        }
+    }
+
+    #[test]
+    fn a_window_wider_than_its_space_is_the_space() {
+        let window = Window::new(&space(3), 10);
+        assert_eq!((window.width, window.places()), (3, 1));
+        assert_eq!(window.range(0).range_end, [0][..]);
     }
 }
