@@ -27,6 +27,10 @@ pub(crate) struct Pages {
     dirty: BTreeMap<u64, Vec<u8>>,
 }
 
+/// Bytes of pages between two syncs of a large commit. They are not needed there, but somebody else's sync (the log's)
+/// waits for all that the device was given before it.
+const SYNC_EVERY: usize = 1 << 20;
+
 impl Pages {
     pub fn page_size(&self) -> usize {
         self.db.page_size
@@ -280,7 +284,7 @@ impl WriteTx {
         self.grow((meta.hwm + 1) * size)?;
         let dirty = std::mem::take(&mut self.pages.dirty);
         let mut run: Vec<u8> = Vec::new();
-        let mut at = 0;
+        let (mut at, mut unsynced) = (0, 0);
         for (id, bytes) in dirty {
             self.db.forget(id);
             for inner in 1..bytes.len() as u64 / size {
@@ -288,7 +292,12 @@ impl WriteTx {
             }
             if !run.is_empty() && (at + run.len() as u64 != id * size || run.len() > 1 << 20) {
                 self.db.file.write_at(&run, at).map_err(Error::io("write pages"))?;
+                unsynced += run.len();
                 run.clear();
+                if unsynced >= SYNC_EVERY {
+                    self.sync()?;
+                    unsynced = 0;
+                }
             }
             if run.is_empty() {
                 at = id * size;

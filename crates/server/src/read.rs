@@ -30,6 +30,7 @@ pub fn run(applied: &Applied, request: Request) -> Result<Response, Error> {
 pub fn quick(applied: &Applied, request: &Request) -> Option<Result<Response, Error>> {
     match request {
         Request::Range(r) => applied.quick_range(r).map(|result| result.map(Response::Range)),
+        Request::Txn(r) => applied.quick_read_txn(r).map(|result| result.map(Response::Txn)),
         _ => None,
     }
 }

@@ -44,6 +44,27 @@ impl Rng {
     }
 }
 
+/// Read-only txns of random ranges; how many were answered quickly, each as [`Applied::read_txn`] answers it.
+fn quick_txns(applied: &Applied, rng: &mut Rng) -> usize {
+    let ranges = |rng: &mut Rng| -> Vec<pb::RequestOp> {
+        let op = |rng: &mut Rng| pb::RequestOp { request: Some(pb::request_op::Request::RequestRange(rng.request())) };
+        (0..rng.below(3)).map(|_| op(rng)).collect()
+    };
+    let txns = std::iter::repeat_with(|| {
+        let create = pb::compare::TargetUnion::CreateRevision(0);
+        let compare = pb::Compare { key: rng.key(), target: 1, target_union: Some(create), ..Default::default() };
+        pb::TxnRequest { compare: vec![compare], success: ranges(rng), failure: ranges(rng) }
+    });
+    let answered = |r: &pb::TxnRequest| match applied.quick_read_txn(r) {
+        Some(quick) => {
+            assert_eq!(quick.unwrap_or_default(), applied.read_txn(r).unwrap_or_default(), "{r:?}");
+            true
+        }
+        None => false,
+    };
+    txns.take(1000).filter(answered).count()
+}
+
 /// Requests that were answered quickly; each as [`Applied::range`] answers it.
 fn quick(applied: &Applied, rng: &mut Rng) -> Vec<pb::RangeRequest> {
     let requests = std::iter::repeat_with(|| rng.request()).take(3000);
@@ -86,6 +107,7 @@ fn a_quick_range_is_what_a_range_would_be() {
         let answered = quick(&applied, &mut rng);
         assert!(answered.iter().filter(|r| r.range_end.is_empty()).count() > 1000, "single keys always");
         assert!(answered.iter().filter(|r| !r.range_end.is_empty()).count() > 100);
+        assert!(quick_txns(&applied, &mut rng) > 100);
         let short = answered
             .iter()
             .all(|r| r.range_end.is_empty() || r.count_only || applied.range(r).unwrap().kvs.len() <= 16);

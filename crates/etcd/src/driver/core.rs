@@ -110,7 +110,9 @@ impl Core {
         Ok(true)
     }
 
+    /// Answers go first: the hub's thread, once woken, takes processor and network for as long as there are watchers.
     fn deliver(&mut self, outputs: &mut Vec<Output<Ticket>>) {
+        let mut published = Vec::new();
         for output in outputs.drain(..) {
             match output {
                 Output::Reply { ticket, result } => self.post.answer(ticket, result),
@@ -122,7 +124,7 @@ impl Core {
                 Output::Snapshot { ticket } => self.readers.run(Job::Snapshot { ticket }),
                 Output::Published { applied, changes } => {
                     self.shared.applied.store(applied.clone());
-                    self.hub.publish(&applied, changes);
+                    published.push((applied, changes));
                 }
                 Output::Checkpoint(job) => {
                     if self.checkpointer.send(job).is_err() {
@@ -137,6 +139,9 @@ impl Core {
             }
         }
         self.post.send();
+        for (applied, changes) in published {
+            self.hub.publish(&applied, changes);
+        }
     }
 }
 
