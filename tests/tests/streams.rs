@@ -50,6 +50,40 @@ async fn a_client_may_ask_for_many_watches_before_it_reads() {
     }
 }
 
+/// The first stream after none: changes that nobody was told of are no news, and none that follows is missed.
+#[tokio::test]
+async fn a_watch_begins_at_its_own_moment_though_nobody_watched_before() {
+    let folder = TempDir::new("unwatched");
+    let server = Launch::new(&our_etcd(), &folder.join("data")).start();
+    let (wire, other) = (Wire::connect(&server.client_url()).await, Wire::connect(&server.client_url()).await);
+    let put = async |wire: &Wire, key: &str| -> i64 {
+        let put: Result<pb::PutResponse, Status> = wire.unary(ask::PUT, &ask::put(key, "v")).await;
+        put.expect("a put").header.expect("a header").revision
+    };
+    let noise = async {
+        loop {
+            put(&other, "noise").await;
+        }
+    };
+    let watches = async {
+        for n in 0..300 {
+            let before = put(&wire, "k").await;
+            let create = ask::create(ask::watch("k", ""));
+            let mut stream = wire.stream(ask::WATCH, create.encode_to_vec().into(), &[]);
+            let created: pb::WatchResponse = stream.next().await.expect("an answer").expect("no end");
+            assert!(created.created && created.header.expect("a header").revision >= before, "{n}");
+            let after = put(&wire, "k").await;
+            let told: pb::WatchResponse = stream.next().await.expect("an event").expect("no end");
+            let revisions = told.events.iter().filter_map(|e| e.kv.as_ref()).map(|kv| kv.mod_revision);
+            assert_eq!(revisions.collect::<Vec<_>>(), [after], "{n}");
+        }
+    };
+    tokio::select! {
+        () = watches => {}
+        () = noise => {}
+    }
+}
+
 #[tokio::test]
 async fn watchers_that_a_compaction_overtakes_are_all_told() {
     let folder = TempDir::new("overtaken");

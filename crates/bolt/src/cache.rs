@@ -3,11 +3,10 @@
 
 use crate::page::Page;
 use fnv::FnvBuildHasher;
-use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Looked up by id only, never walked: the order does not matter.
-type Pages = HashMap<u64, Arc<Page>, FnvBuildHasher>;
+#[expect(clippy::disallowed_types, reason = "no random seed, and nobody walks it: the order does not matter")]
+type Pages = std::collections::HashMap<u64, Arc<Page>, FnvBuildHasher>;
 
 /// Pages by id, bounded by bytes.
 #[derive(Debug)]

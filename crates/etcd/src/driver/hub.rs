@@ -1,5 +1,8 @@
 //! The watch hub's thread: a put never waits for it. Its input is bounded; when the core finds it full, the changes
 //! are left out and the hub is told later to read them back from history (a gap, never a loss).
+//!
+//! Without streams the hub is told nothing, and sleeps. The first stream makes it look at the published state *after* it
+//! asked to be told: the core, which publishes *before* it looks whether anyone wants to be told, can't slip through.
 
 use super::readers::{Job, Readers};
 use super::{Clock, Shared, core};
@@ -8,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::Duration;
 use store::watch::{Effect, HistoryResult, Hub, Input, OUTBOX_MAX, StreamId};
 use store::{Applied, Change};
@@ -20,6 +23,8 @@ const INPUT_MAX: usize = 16_384;
 const PACE_MS: u64 = 10;
 /// … and how often it looks at the clock when there is nothing of that kind.
 const IDLE_MS: u64 = 50;
+/// … and when there are no streams.
+const ASLEEP: Duration = Duration::from_secs(3600);
 /// Inputs handled before outboxes are looked at again.
 const BATCH_MAX: usize = 1024;
 /// Room in a stream's channel: the hub keeps to [`OUTBOX_MAX`] event responses, answers to requests come on top.
@@ -66,12 +71,15 @@ pub struct Feed {
     /// up the readers that the hub waits for.
     results: Sender<HistoryResult>,
     gap: Cell<bool>,
+    /// Whether there are streams.
+    watched: Arc<AtomicBool>,
 }
 
 impl Feed {
-    /// Passes a batch's changes on.
+    /// Passes a batch's changes on, if there is anyone for whom. The state must be visible to all threads already.
     pub fn publish(&self, applied: &Applied, changes: Vec<Change>) {
-        if self.gap.get() {
+        fence(Ordering::SeqCst);
+        if self.gap.get() || !self.watched.load(Ordering::SeqCst) {
             return;
         }
         let message = Message::Published { revision: applied.revision(), term: applied.term(), changes };
@@ -226,7 +234,7 @@ pub struct Runner {
 pub fn channel() -> (Feed, Streams, Inputs) {
     let (inbox, messages) = bounded(INPUT_MAX);
     let (results, history) = unbounded();
-    let feed = Feed { inbox: inbox.clone(), results, gap: Cell::new(false) };
+    let feed = Feed { inbox: inbox.clone(), results, gap: Cell::new(false), watched: Arc::default() };
     (feed, Streams { inbox, next: Arc::new(AtomicU64::new(1)) }, Inputs { messages, history })
 }
 
@@ -257,9 +265,7 @@ impl Runner {
     pub fn run(mut self) {
         let mut effects = Vec::new();
         loop {
-            // Somebody to look after: soon. Nobody: only the clock of progress notifications.
-            let busy = self.outlets.values().any(|o| o.outstanding > 0);
-            let pace = Duration::from_millis(if busy { PACE_MS } else { IDLE_MS });
+            let pace = self.pace();
             let (messages, history) = (self.inputs.messages.clone(), self.inputs.history.clone());
             crossbeam_channel::select! {
                 recv(messages) -> message => if let Ok(message) = message { self.take(message, &mut effects) },
@@ -280,6 +286,15 @@ impl Runner {
         }
     }
 
+    /// How long to wait for inputs. Somebody to look after: not long. Nobody: only the clock of progress notifications.
+    fn pace(&self) -> Duration {
+        if self.outlets.is_empty() {
+            return ASLEEP;
+        }
+        let busy = self.outlets.values().any(|o| o.outstanding > 0);
+        Duration::from_millis(if busy { PACE_MS } else { IDLE_MS })
+    }
+
     fn take_history(&mut self, result: HistoryResult, effects: &mut Vec<Effect>) {
         self.hub.handle(Input::HistoryRead(result), effects);
         self.carry_out(effects);
@@ -289,6 +304,9 @@ impl Runner {
         let now_ms = self.clock.now_ms();
         let input = match message {
             Message::Open { stream, responses, alive } => {
+                if self.outlets.is_empty() {
+                    self.wake_up(effects);
+                }
                 self.outlets.insert(stream.0, Outlet::new(responses, alive));
                 Input::Open { stream, now_ms, jitter_ms: self.draw_jitter() }
             }
@@ -298,6 +316,9 @@ impl Runner {
             }
             Message::Close { stream } => {
                 self.outlets.remove(&stream.0);
+                if self.outlets.is_empty() {
+                    self.feed.watched.store(false, Ordering::SeqCst);
+                }
                 Input::Close { stream }
             }
             Message::Published { revision, term, changes } => Input::Published { revision, term, changes },
@@ -305,6 +326,14 @@ impl Runner {
         };
         self.hub.handle(input, effects);
         self.carry_out(effects);
+    }
+
+    /// Asks to be told of changes, and takes in those that it was not told of.
+    fn wake_up(&mut self, effects: &mut Vec<Effect>) {
+        self.feed.watched.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let applied = self.shared.applied.load();
+        self.hub.handle(Input::Resync { revision: applied.revision(), term: applied.term() }, effects);
     }
 
     /// Up to a tenth of the progress interval, different for each stream, so that streams do not tick together.

@@ -24,7 +24,7 @@ const CHECKPOINT_MS: u64 = 5_000;
 /// requests. Bytes.
 const UNWRITTEN_BYTES: usize = 512 << 20;
 /// Page cache budget, bytes. Pages that it lacks are mostly in the kernel's, a microsecond away.
-const PAGE_CACHE_BYTES: usize = 32 << 20;
+const PAGE_CACHE_BYTES: usize = 64 << 20;
 const READER_THREADS: usize = 2;
 
 /// Runs the member until SIGINT or SIGTERM. Answers the signal's number.
