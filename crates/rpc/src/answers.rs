@@ -78,7 +78,7 @@ pub(crate) fn frame(message: &impl Message, gzip: bool) -> Result<Bytes, Status>
 }
 
 /// Adds a message with its prefix, or nothing where it can't be sent. As grpc-go: an empty message is never compressed.
-fn append(out: &mut Vec<u8>, message: &impl Message, gzip: bool) -> Result<(), Status> {
+pub(crate) fn append(out: &mut Vec<u8>, message: &impl Message, gzip: bool) -> Result<(), Status> {
     let length = message.encoded_len();
     if gzip && length > 0 {
         return append_packed(out, &message.encode_to_vec());
@@ -92,6 +92,19 @@ fn append(out: &mut Vec<u8>, message: &impl Message, gzip: bool) -> Result<(), S
     out.put_u8(0);
     out.put_slice(&prefix);
     message.encode_raw(out);
+    Ok(())
+}
+
+/// The same of a message whose fields are encoded already.
+pub(crate) fn append_pieces(out: &mut Vec<u8>, pieces: &[&[u8]], gzip: bool) -> Result<(), Status> {
+    let length = pieces.iter().map(|piece| piece.len()).sum();
+    if gzip && length > 0 {
+        return append_packed(out, &pieces.concat());
+    }
+    out.reserve(PREFIX + length);
+    out.put_u8(0);
+    out.put_u32(sendable(length)?);
+    pieces.iter().for_each(|piece| out.extend_from_slice(piece));
     Ok(())
 }
 
@@ -208,8 +221,9 @@ pub(crate) struct Terms {
 }
 
 /// Messages as a body, until they end or have to.
-pub(crate) struct Streamed<S> {
+pub(crate) struct Streamed<S, T> {
     phase: Phase<S>,
+    append: Append<T>,
     /// What was there when the head went.
     data: Vec<u8>,
     /// Whether an answer is on its way.
@@ -219,6 +233,9 @@ pub(crate) struct Streamed<S> {
     _open: Open,
 }
 
+/// Adds a message with its prefix; the flag asks for gzip.
+type Append<T> = fn(&T, &mut Vec<u8>, bool) -> Result<(), Status>;
+
 enum Phase<S> {
     Flowing(S),
     /// Trailers to come.
@@ -226,7 +243,7 @@ enum Phase<S> {
     Over,
 }
 
-impl<S, T> Streamed<S>
+impl<S, T> Streamed<S, T>
 where
     S: Stream<Item = Result<T, Status>> + Unpin + Send + 'static,
     T: Message + 'static,
@@ -237,15 +254,26 @@ where
 
     /// A body that knows from `soon` when an answer is on its way.
     pub fn answering(messages: S, soon: fn(&S) -> bool, terms: Terms) -> Body {
+        Streamed::appending(messages, |message, out, gzip| append(out, message, gzip), soon, terms)
+    }
+}
+
+impl<S, T> Streamed<S, T>
+where
+    S: Stream<Item = Result<T, Status>> + Unpin + Send + 'static,
+    T: 'static,
+{
+    /// A body of messages that are encoded in their own way.
+    pub fn appending(messages: S, append: Append<T>, soon: fn(&S) -> bool, terms: Terms) -> Body {
         let Terms { gzip, end, open } = terms;
         let phase = Phase::Flowing(messages);
-        Body::Stream(Box::new(Streamed { phase, data: Vec::new(), soon, gzip, end, _open: open }))
+        Body::Stream(Box::new(Streamed { phase, append, data: Vec::new(), soon, gzip, end, _open: open }))
     }
 
     /// Gathers what is there, or learns the end.
     fn advance(&mut self, cx: &mut Context<'_>) -> Result<(), Waits> {
         let Phase::Flowing(messages) = &mut self.phase else { return Ok(()) };
-        if let Poll::Ready(why) = gather(messages, &mut self.data, self.gzip, cx) {
+        if let Poll::Ready(why) = gather(messages, self.append, &mut self.data, self.gzip, cx) {
             self.phase = Phase::Ended(why);
             return Ok(());
         }
@@ -275,10 +303,10 @@ struct Waits {
     soon: bool,
 }
 
-impl<S, T> Flow for Streamed<S>
+impl<S, T> Flow for Streamed<S, T>
 where
     S: Stream<Item = Result<T, Status>> + Unpin + Send + 'static,
-    T: Message + 'static,
+    T: 'static,
 {
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>> {
         match self.advance(cx) {
@@ -304,15 +332,20 @@ where
 }
 
 /// Adds the messages that are there, up to [`TOGETHER`]; ready with the stream's end.
-fn gather<S, T>(messages: &mut S, data: &mut Vec<u8>, gzip: bool, cx: &mut Context<'_>) -> Poll<Status>
+fn gather<S, T>(
+    messages: &mut S,
+    append: Append<T>,
+    data: &mut Vec<u8>,
+    gzip: bool,
+    cx: &mut Context<'_>,
+) -> Poll<Status>
 where
     S: Stream<Item = Result<T, Status>> + Unpin,
-    T: Message,
 {
     while data.len() < TOGETHER {
         match std::task::ready!(Pin::new(&mut *messages).poll_next(cx)) {
             Some(Ok(message)) => {
-                if let Err(why) = append(data, &message, gzip) {
+                if let Err(why) = append(&message, data, gzip) {
                     return Poll::Ready(why);
                 }
             }

@@ -2,6 +2,9 @@
 
 use api::pb::etcdserverpb as pb;
 use server::{Request, Response};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use store::watch::Burst;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Who calls, as far as the transport knows.
@@ -25,7 +28,17 @@ pub struct WatchStream {
     /// Bounded: the transport stops reading from the client while it is full.
     pub requests: mpsc::Sender<pb::WatchRequest>,
     /// In order; ends when the member stops.
-    pub responses: mpsc::Receiver<pb::WatchResponse>,
+    pub responses: mpsc::Receiver<Told>,
+    /// How many responses the transport has taken since the member looked last.
+    pub taken: Arc<AtomicUsize>,
+}
+
+/// What a watch stream is told.
+#[derive(Debug)]
+pub enum Told {
+    Response(pb::WatchResponse),
+    /// As many as it has watchers.
+    Burst(Burst),
 }
 
 /// The member, as seen by the services.

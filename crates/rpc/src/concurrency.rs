@@ -4,13 +4,14 @@
 //! the server through an in-process client.
 
 use crate::answers::{Body, Streamed, Terms};
-use crate::backend::{Caller, Member};
+use crate::backend::{Caller, Member, Told};
 use crate::services::{Services, unexpected};
 use api::pb::{etcdserverpb as pb, mvccpb, v3electionpb as elect, v3lockpb as lock};
 use api::recipes::{self, Place, created_is, oldest, op, prefix_end};
 use bytes::Bytes;
 use pb::request_op::Request as Op;
 use server::{Request as Call, Response as Answered};
+use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -24,6 +25,16 @@ fn unknown(e: &api::Error) -> Status {
 
 fn get(key: &Bytes) -> pb::RangeRequest {
     pb::RangeRequest { key: key.clone(), ..Default::default() }
+}
+
+/// The next response of a stream that has one watcher, whose bursts are of one.
+async fn next_of_one(stream: &mut crate::WatchStream) -> Option<pb::WatchResponse> {
+    let told = stream.responses.recv().await?;
+    stream.taken.fetch_add(1, Ordering::Relaxed);
+    match told {
+        Told::Response(response) => Some(response),
+        Told::Burst(burst) => burst.responses().next(),
+    }
 }
 
 impl<M: Member> Services<M> {
@@ -73,7 +84,7 @@ impl<M: Member> Services<M> {
 
     async fn wait_for_delete(&self, caller: &Caller, key: &Bytes, from: i64) -> Result<(), Status> {
         let mut stream = self.open_watch(caller, key, &Bytes::new(), from).await?;
-        while let Some(response) = stream.responses.recv().await {
+        while let Some(response) = next_of_one(&mut stream).await {
             if response.canceled {
                 break;
             }
@@ -84,6 +95,7 @@ impl<M: Member> Services<M> {
         Err(Status::unknown("lost watcher waiting for delete"))
     }
 
+    /// A stream of one watcher: see [`next_of_one`].
     async fn open_watch(
         &self,
         caller: &Caller,
@@ -279,7 +291,7 @@ impl<M: Member> Services<M> {
             let (key, from) = (kv.key.clone(), header.as_ref().map_or(0, |h| h.revision) + 1);
             send(header, kv).await?;
             let mut stream = self.open_watch(caller, &key, &Bytes::new(), from).await?;
-            'term: while let Some(response) = stream.responses.recv().await {
+            'term: while let Some(response) = next_of_one(&mut stream).await {
                 if response.canceled {
                     return Ok(());
                 }
@@ -297,7 +309,7 @@ impl<M: Member> Services<M> {
 
     async fn first_put(&self, caller: &Caller, prefix: &Bytes, from: i64) -> Result<mvccpb::KeyValue, Status> {
         let mut stream = self.open_watch(caller, prefix, &prefix_end(prefix), from).await?;
-        while let Some(response) = stream.responses.recv().await {
+        while let Some(response) = next_of_one(&mut stream).await {
             if response.canceled {
                 break;
             }

@@ -30,5 +30,5 @@ mod serve;
 mod services;
 mod streams;
 
-pub use backend::{Answer, Caller, Member, Pieces, WatchStream};
+pub use backend::{Answer, Caller, Member, Pieces, Told, WatchStream};
 pub use serve::{Connection, Limits, Listener, accept, serve};

@@ -54,6 +54,7 @@ impl<M: Member> Services<M> {
         let (failed, failure) = oneshot::channel();
         // A task of its own: requests are taken also while the client does not read the responses.
         tokio::spawn(forward(requests, stream.requests, failed));
-        Streamed::body(Watching::new(stream.responses, failure), terms)
+        let watching = Watching::new(stream.responses, stream.taken, failure);
+        Streamed::appending(watching, crate::streams::Response::append, |_| false, terms)
     }
 }

@@ -197,6 +197,9 @@ impl Streams {
         for effect in std::mem::take(effects) {
             match effect {
                 Effect::Send { stream, response } => self.send(stream, response, now_ms),
+                Effect::SendBurst { stream, burst } => {
+                    burst.responses().for_each(|response| self.send(stream, response, now_ms));
+                }
                 Effect::ReadHistory { job } => {
                     assert!(self.job.is_none(), "the hub asks for one history read at a time");
                     self.job = Some(job);

@@ -43,6 +43,9 @@ fn told(hub: &mut Hub, applied: &Arc<Applied>, mut out: Vec<Effect>) -> Vec<Stri
         for effect in out {
             match effect {
                 Effect::Send { response, .. } => told.extend(response.events.iter().map(line)),
+                Effect::SendBurst { burst, .. } => {
+                    told.extend(burst.responses().flat_map(|response| response.events).map(|event| line(&event)));
+                }
                 Effect::ReadHistory { job } => {
                     hub.handle(Input::HistoryRead(job.run(&**applied).unwrap()), &mut next);
                 }
@@ -97,7 +100,7 @@ fn a_watcher_that_is_current_is_told_the_value_one_revision_ago() {
     let (applied, changes) = world.publish();
     let mut out = Vec::new();
     hub.handle(Input::Published { revision: applied.revision(), term: 1, changes }, &mut out);
-    assert!(out.iter().all(|e| matches!(e, Effect::Send { .. })), "told at once");
+    assert!(out.iter().all(|e| matches!(e, Effect::SendBurst { .. })), "told at once");
     assert_eq!(told(&mut hub, &applied, out), EXPECTED);
 }
 

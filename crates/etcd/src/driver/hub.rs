@@ -8,12 +8,13 @@ use super::readers::{Job, Readers};
 use super::{Clock, Shared, core};
 use api::pb::etcdserverpb as pb;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
+use rpc::Told;
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::time::Duration;
-use store::watch::{Effect, HistoryResult, Hub, Input, OUTBOX_MAX, StreamId};
+use store::watch::{Burst, Effect, HistoryResult, Hub, Input, OUTBOX_MAX, StreamId};
 use store::{Applied, Change};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -40,7 +41,8 @@ const ANSWERS_PACE: Duration = Duration::from_millis(2);
 pub enum Message {
     Open {
         stream: StreamId,
-        responses: mpsc::Sender<pb::WatchResponse>,
+        responses: mpsc::Sender<Told>,
+        taken: Arc<AtomicUsize>,
         alive: oneshot::Sender<()>,
     },
     /// The permit is one of [`REQUESTS_MAX`].
@@ -113,8 +115,9 @@ impl Streams {
         let stream = StreamId(self.next.fetch_add(1, Ordering::Relaxed));
         let (requests, inputs) = mpsc::channel(16);
         let (outputs, responses) = mpsc::channel(STREAM_CHANNEL);
-        runtime.spawn(forward(self.inbox.clone(), stream, inputs, outputs));
-        rpc::WatchStream { requests, responses }
+        let taken = Arc::<AtomicUsize>::default();
+        runtime.spawn(forward(self.inbox.clone(), stream, inputs, outputs, taken.clone()));
+        rpc::WatchStream { requests, responses, taken }
     }
 }
 
@@ -122,13 +125,14 @@ async fn forward(
     inbox: Sender<Message>,
     stream: StreamId,
     mut requests: mpsc::Receiver<pb::WatchRequest>,
-    responses: mpsc::Sender<pb::WatchResponse>,
+    responses: mpsc::Sender<Told>,
+    taken: Arc<AtomicUsize>,
 ) {
     let closed = responses.clone();
     // Ends when the hub drops the stream: this task's hold on the responses must not keep them open then.
     let (alive, mut dropped) = oneshot::channel();
     let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
-    if !put(&inbox, Message::Open { stream, responses, alive }).await {
+    if !put(&inbox, Message::Open { stream, responses, taken, alive }).await {
         return;
     }
     loop {
@@ -155,7 +159,7 @@ async fn forward(
 
 /// Waits until the client has read most of the answers it asked for; `None` when it is gone. Until then it is not read
 /// from either, as in Go etcd.
-async fn admit(permits: &Arc<Semaphore>, responses: &mpsc::Sender<pb::WatchResponse>) -> Option<OwnedSemaphorePermit> {
+async fn admit(permits: &Arc<Semaphore>, responses: &mpsc::Sender<Told>) -> Option<OwnedSemaphorePermit> {
     while responses.capacity() < ANSWERS_ROOM {
         if responses.is_closed() {
             return None;
@@ -178,24 +182,27 @@ async fn put(inbox: &Sender<Message>, mut message: Message) -> bool {
 }
 
 struct Outlet {
-    responses: mpsc::Sender<pb::WatchResponse>,
+    responses: mpsc::Sender<Told>,
+    /// Counted by the transport.
+    taken: Arc<AtomicUsize>,
     /// Responses sent and, as far as the hub was told, not yet taken.
     outstanding: usize,
     /// Did not fit: cancellations of many watchers at once, mostly. Never more than the stream has watchers, since its
     /// requests are taken at the pace of its answers.
-    overflow: VecDeque<pb::WatchResponse>,
+    overflow: VecDeque<Told>,
     /// Dropped with the outlet.
     _alive: oneshot::Sender<()>,
 }
 
 impl Outlet {
-    fn new(responses: mpsc::Sender<pb::WatchResponse>, alive: oneshot::Sender<()>) -> Outlet {
-        Outlet { responses, outstanding: 0, overflow: VecDeque::new(), _alive: alive }
+    fn new(responses: mpsc::Sender<Told>, taken: Arc<AtomicUsize>, alive: oneshot::Sender<()>) -> Outlet {
+        Outlet { responses, taken, outstanding: 0, overflow: VecDeque::new(), _alive: alive }
     }
 
-    fn send(&mut self, response: pb::WatchResponse) {
-        self.outstanding += 1;
-        self.overflow.push_back(response);
+    /// Sends `count` responses.
+    fn send(&mut self, told: Told, count: usize) {
+        self.outstanding += count;
+        self.overflow.push_back(told);
         self.flush();
     }
 
@@ -303,11 +310,11 @@ impl Runner {
     fn take(&mut self, message: Message, effects: &mut Vec<Effect>) {
         let now_ms = self.clock.now_ms();
         let input = match message {
-            Message::Open { stream, responses, alive } => {
+            Message::Open { stream, responses, taken, alive } => {
                 if self.outlets.is_empty() {
                     self.wake_up(effects);
                 }
-                self.outlets.insert(stream.0, Outlet::new(responses, alive));
+                self.outlets.insert(stream.0, Outlet::new(responses, taken, alive));
                 Input::Open { stream, now_ms, jitter_ms: self.draw_jitter() }
             }
             Message::Request { stream, request, permit } => {
@@ -348,10 +355,10 @@ impl Runner {
         let mut credits = Vec::new();
         for (id, outlet) in &mut self.outlets {
             outlet.flush();
-            let waiting = STREAM_CHANNEL - outlet.responses.capacity() + outlet.overflow.len();
-            if outlet.outstanding > waiting {
-                credits.push((StreamId(*id), outlet.outstanding - waiting));
-                outlet.outstanding = waiting;
+            let taken = outlet.taken.swap(0, Ordering::Relaxed);
+            if taken > 0 {
+                outlet.outstanding = outlet.outstanding.saturating_sub(taken);
+                credits.push((StreamId(*id), taken));
             }
         }
         for (stream, n) in credits {
@@ -363,6 +370,7 @@ impl Runner {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Send { stream, response } => self.send(stream, response),
+                Effect::SendBurst { stream, burst } => self.send_burst(stream, burst),
                 Effect::ReadHistory { job } => self.readers.run(Job::History { job, reply: self.feed.clone() }),
                 Effect::WantPrev(on) => drop(self.core.send(core::Message::CapturePrev(on))),
             }
@@ -375,6 +383,13 @@ impl Runner {
         if !response.created && !response.canceled {
             failpoint::point!("beforeSendWatchResponse");
         }
-        outlet.send(response);
+        outlet.send(Told::Response(response), 1);
+    }
+
+    fn send_burst(&mut self, stream: StreamId, burst: Burst) {
+        let Some(outlet) = self.outlets.get_mut(&stream.0) else { return };
+        failpoint::point!("beforeSendWatchResponse");
+        let count = burst.count();
+        outlet.send(Told::Burst(burst), count);
     }
 }

@@ -1,7 +1,7 @@
 //! Whole calls over HTTP/2, in memory. Codes and texts are what Go etcd v3.7.1 answered to the same bytes.
 
 use super::*;
-use crate::backend::{Pieces, WatchStream};
+use crate::backend::{Pieces, Told, WatchStream};
 use crate::dispatch::Door;
 use crate::serve::Limits;
 use crate::services::Services;
@@ -66,11 +66,11 @@ impl Member for Fake {
         let (out, responses) = mpsc::channel(1);
         tokio::spawn(async move {
             while incoming.recv().await.is_some() {
-                drop(out.send(pb::WatchResponse { watch_id: 7, ..Default::default() }).await);
+                drop(out.send(Told::Response(pb::WatchResponse { watch_id: 7, ..Default::default() })).await);
             }
             out.closed().await;
         });
-        WatchStream { requests, responses }
+        WatchStream { requests, responses, taken: Arc::default() }
     }
 
     fn leader_known(&self) -> watch::Receiver<bool> {

@@ -1,5 +1,6 @@
 //! The hub itself.
 
+use super::burst::{Burst, Events};
 use super::history::{HistoryJob, HistoryResult};
 use super::index::Index;
 use super::laggards::Laggards;
@@ -9,6 +10,7 @@ use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
 use pb::watch_request::RequestUnion;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A stream, as the driver numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,6 +78,11 @@ pub enum Effect {
         stream: StreamId,
         response: pb::WatchResponse,
     },
+    /// The same for several watchers of a stream: counts for as many.
+    SendBurst {
+        stream: StreamId,
+        burst: Burst,
+    },
     ReadHistory {
         job: HistoryJob,
     },
@@ -94,6 +101,26 @@ pub struct Counts {
     pub events: u64,
     /// Places of the index looked at for changes: what finding watchers cost.
     pub visits: u64,
+}
+
+/// A watcher, and the number of an event that it watches.
+type Hit = (WatcherId, usize);
+
+/// Events as one kind of watchers sees them.
+#[derive(Debug)]
+struct Seen {
+    prev_kv: bool,
+    /// Which of the change's events.
+    numbers: Vec<usize>,
+    events: Arc<Events>,
+}
+
+/// What a watcher is given.
+struct Offered {
+    id: i64,
+    seen: Arc<Events>,
+    /// It asked for large responses in parts.
+    fragment: bool,
 }
 
 /// All streams and watchers of a member.
@@ -315,8 +342,9 @@ impl Hub {
         for change in changes {
             self.revision = self.revision.max(change.revision);
             let hits = self.interested(change);
-            for hits in hits.chunk_by(|(a, _), (b, _)| a == b) {
-                self.offer(hits, change, out);
+            let mut last = None;
+            for hits in hits.chunk_by(|((a, _), _), ((b, _), _)| a == b) {
+                self.offer(hits, change, &mut last, out);
             }
         }
         self.revision = self.revision.max(revision);
@@ -324,7 +352,7 @@ impl Hub {
 
     /// Who watches which of the change's events, by watcher. Each pair is needed to tell them apart without comparing
     /// all events to all watchers; it is small beside the event that the watcher is then given.
-    fn interested(&mut self, change: &Change) -> Vec<(WatcherId, usize)> {
+    fn interested(&mut self, change: &Change) -> Vec<Hit> {
         let mut hits = Vec::new();
         for (n, event) in change.events.iter().enumerate() {
             self.visits += self.index.find(&event.kv().key, |watcher| hits.push((watcher, n)));
@@ -333,31 +361,69 @@ impl Hub {
         hits
     }
 
-    /// Gives a synced watcher its events of one revision, or leaves it behind at that revision.
-    fn offer(&mut self, hits: &[(WatcherId, usize)], change: &Change, out: &mut Vec<Effect>) {
-        let Some(&((stream, id), _)) = hits.first() else { return };
-        let Some(s) = self.streams.get_mut(&stream) else { return };
+    /// Gives a stream's synced watchers their events of one revision, or leaves them behind at that revision. `last` is
+    /// what the watcher before was given: mostly it is the same.
+    fn offer(&mut self, hits: &[Hit], change: &Change, last: &mut Option<Seen>, out: &mut Vec<Effect>) {
+        let Some(&((stream, _), _)) = hits.first() else { return };
+        let Some(header) = self.header(change.revision) else { return };
+        let mut burst: Option<Burst> = None;
+        for hits in hits.chunk_by(|(a, _), (b, _)| a == b) {
+            let Some(Offered { id, seen, fragment }) = self.take_up(hits, change, last) else { continue };
+            if fragment {
+                self.deliver((stream, id), seen.to_vec(), change.revision, out);
+                continue;
+            }
+            self.events += seen.len() as u64;
+            match &mut burst {
+                Some(burst) if Arc::ptr_eq(&burst.events, &seen) => burst.watch_ids.push(id),
+                _ => {
+                    let next = Burst { header, watch_ids: vec![id], events: seen };
+                    out.extend(burst.replace(next).map(|burst| Effect::SendBurst { stream, burst }));
+                }
+            }
+        }
+        out.extend(burst.map(|burst| Effect::SendBurst { stream, burst }));
+        if self.streams.get(&stream).is_some_and(|s| !s.has_room()) {
+            self.behind.room(stream, false);
+        }
+    }
+
+    /// What one watcher is to be given of the change; `None` when nothing, or later.
+    fn take_up(&mut self, hits: &[Hit], change: &Change, last: &mut Option<Seen>) -> Option<Offered> {
+        let &((stream, id), _) = hits.first()?;
+        let s = self.streams.get_mut(&stream)?;
         let room = s.has_room();
-        let Some(w) = s.watchers.get_mut(&id) else { return };
+        let w = s.watchers.get_mut(&id)?;
         if !w.synced || w.next > change.revision {
-            return;
+            return None;
         }
-        let wanted = || hits.iter().filter_map(|(_, n)| change.events.get(*n)).filter(|e| w.wants(e));
-        if wanted().next().is_none() {
-            return;
-        }
-        let events: Option<Vec<_>> = if room { wanted().map(|e| w.present(e)).collect() } else { None };
-        match events {
-            Some(events) => {
-                w.next = change.revision + 1;
-                self.deliver((stream, id), events, change.revision, out);
+        let wanted = || hits.iter().map(|(_, n)| *n).filter(|n| change.events.get(*n).is_some_and(|e| w.wants(e)));
+        wanted().next()?;
+        let seen = match last {
+            _ if !room => None,
+            Some(last) if last.prev_kv == w.prev_kv && wanted().eq(last.numbers.iter().copied()) => {
+                Some(last.events.clone())
             }
-            None => {
-                w.next = change.revision;
-                w.synced = false;
-                self.behind.insert((w.next, (stream, id)));
+            _ => {
+                let list = wanted().filter_map(|n| change.events.get(n)).map(|e| w.present(e)).collect::<Option<_>>();
+                list.map(|list| {
+                    let events = Events::new(list);
+                    *last = Some(Seen { prev_kv: w.prev_kv, numbers: wanted().collect(), events: events.clone() });
+                    events
+                })
             }
-        }
+        };
+        let Some(seen) = seen else {
+            w.next = change.revision;
+            w.synced = false;
+            self.behind.insert((w.next, (stream, id)));
+            return None;
+        };
+        w.next = change.revision + 1;
+        w.active = true;
+        let fragment = w.fragment;
+        s.outstanding += usize::from(!fragment);
+        Some(Offered { id, seen, fragment })
     }
 
     fn deliver(

@@ -19,6 +19,7 @@
 //! * Progress says only what all earlier responses of the stream have covered, and nothing below a watcher's start.
 //! * Only answers to requests go beyond a full outbox; events, progress and compaction notices wait for room.
 
+mod burst;
 mod history;
 mod hub;
 mod index;
@@ -31,6 +32,7 @@ mod tests;
 #[cfg(test)]
 mod world;
 
+pub use burst::{Burst, Events};
 pub use history::{HistoryJob, HistoryResult};
 pub use hub::{Config, Counts, Effect, Hub, Input, StreamId};
 

@@ -24,7 +24,7 @@ pub(super) struct Watcher {
     no_put: bool,
     no_delete: bool,
     pub prev_kv: bool,
-    fragment: bool,
+    pub fragment: bool,
     pub progress: bool,
     /// It was sent something since the last tick.
     pub active: bool,

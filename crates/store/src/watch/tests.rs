@@ -64,7 +64,16 @@ fn ask(hub: &mut Hub, union: RequestUnion) -> Vec<pb::WatchResponse> {
 }
 
 fn sent(out: Vec<Effect>) -> Vec<pb::WatchResponse> {
-    out.into_iter().filter_map(|e| if let Effect::Send { response, .. } = e { Some(response) } else { None }).collect()
+    out.into_iter().flat_map(responses).collect()
+}
+
+/// What an effect sends.
+fn responses(effect: Effect) -> Vec<pb::WatchResponse> {
+    match effect {
+        Effect::Send { response, .. } => vec![response],
+        Effect::SendBurst { burst, .. } => burst.responses().collect(),
+        Effect::ReadHistory { .. } | Effect::WantPrev(_) => Vec::new(),
+    }
 }
 
 fn create(key: &str, end: &str, start_revision: i64) -> pb::WatchCreateRequest {
@@ -128,19 +137,18 @@ fn a_start_below_the_compaction_is_created_and_then_cancelled() {
 
 /// Carries out history reads until nothing is asked for.
 fn run(h: &mut Hub, past: &Past, mut out: Vec<Effect>) -> Vec<pb::WatchResponse> {
-    let mut responses = Vec::new();
+    let mut all = Vec::new();
     while !out.is_empty() {
         let mut next = Vec::new();
         for effect in out {
             match effect {
-                Effect::Send { response, .. } => responses.push(response),
                 Effect::ReadHistory { job } => h.handle(Input::HistoryRead(job.run(past).unwrap()), &mut next),
-                Effect::WantPrev(_) => {}
+                effect => all.extend(responses(effect)),
             }
         }
         out = next;
     }
-    responses
+    all
 }
 
 #[test]
@@ -300,12 +308,14 @@ fn a_watcher_near_the_present_does_not_wait_for_those_who_come_from_far() {
         let mut next = Vec::new();
         for effect in std::mem::take(&mut out) {
             match effect {
-                Effect::Send { response, .. } if response.watch_id == 1 => got.extend(response.events),
                 Effect::ReadHistory { job } if n > 1 => {
                     h.handle(Input::HistoryRead(job.run(&past).unwrap()), &mut next)
                 }
                 Effect::ReadHistory { job } => next.push(Effect::ReadHistory { job }),
-                _ => {}
+                effect => {
+                    let mine = responses(effect).into_iter().filter(|response| response.watch_id == 1);
+                    got.extend(mine.flat_map(|response| response.events));
+                }
             }
         }
         out = next;
@@ -392,14 +402,14 @@ fn nothing_is_lost_doubled_or_reordered() {
 
 fn absorb(out: Vec<Effect>, got: &mut [Vec<i64>], jobs: &mut Vec<HistoryJob>, taken: &mut usize) {
     for effect in out {
-        match effect {
-            Effect::Send { response, .. } => {
-                *taken += 1;
-                let revisions = response.events.iter().map(|e| e.kv.as_ref().unwrap().mod_revision);
-                got[response.watch_id as usize].extend(revisions);
-            }
-            Effect::ReadHistory { job } => jobs.push(job),
-            Effect::WantPrev(_) => {}
+        if let Effect::ReadHistory { job } = effect {
+            jobs.push(job);
+            continue;
+        }
+        for response in responses(effect) {
+            *taken += 1;
+            let revisions = response.events.iter().map(|e| e.kv.as_ref().unwrap().mod_revision);
+            got[response.watch_id as usize].extend(revisions);
         }
     }
 }

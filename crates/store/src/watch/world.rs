@@ -197,6 +197,9 @@ impl World {
         for effect in out {
             match effect {
                 Effect::Send { stream, response } => self.absorb(stream.0, &response),
+                Effect::SendBurst { stream, burst } => {
+                    burst.responses().for_each(|response| self.absorb(stream.0, &response));
+                }
                 Effect::ReadHistory { job } => self.jobs.push(job),
                 Effect::WantPrev(_) => {}
             }
