@@ -3,7 +3,8 @@
 
 use api::pb::etcdserverpb as pb;
 use failpoint::{Kind, POINTS};
-use rpc::pb::etcdserverpb as stubs;
+use http::uri::PathAndQuery;
+use prost::Message;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -11,13 +12,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
-use stubs::kv_client::KvClient;
-use stubs::lease_client::LeaseClient;
-use stubs::maintenance_client::MaintenanceClient;
-use stubs::watch_client::WatchClient;
 use tokio::runtime::Runtime;
-use tonic::Status;
+use tokio_stream::Stream;
+use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status, Streaming};
+use tonic_prost::ProstCodec;
 
 /// How long a start, an answer or an end may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -159,25 +159,64 @@ fn wait<T>(work: impl Future<Output = T>) -> T {
     RUNTIME.block_on(async { tokio::time::timeout(PATIENCE, work).await.expect("an answer in time") })
 }
 
+async fn ready(channel: &Channel) -> Result<Grpc<Channel>, Status> {
+    let mut grpc = Grpc::new(channel.clone());
+    grpc.ready().await.map_err(|e| Status::unknown(format!("not ready: {e}")))?;
+    Ok(grpc)
+}
+
+fn path(method: &str) -> PathAndQuery {
+    format!("/etcdserverpb.{method}").parse().expect("a method's name fits in a path")
+}
+
+/// One call, sent once: the tests are to see what a member that ends says.
+async fn call<Q, A>(channel: &Channel, method: &str, request: Q) -> Result<A, Status>
+where
+    Q: Message + 'static,
+    A: Message + Default + 'static,
+{
+    let mut grpc = ready(channel).await?;
+    let codec = ProstCodec::<Q, A>::default();
+    Ok(grpc.unary(Request::new(request), path(method), codec).await?.into_inner())
+}
+
+/// Opens a stream; the request side ends with `requests`.
+async fn open<Q, A>(
+    channel: &Channel,
+    method: &str,
+    requests: impl Stream<Item = Q> + Send + 'static,
+) -> Result<Streaming<A>, Status>
+where
+    Q: Message + 'static,
+    A: Message + Default + 'static,
+{
+    let mut grpc = ready(channel).await?;
+    let codec = ProstCodec::<Q, A>::default();
+    Ok(grpc.streaming(Request::new(requests), path(method), codec).await?.into_inner())
+}
+
+async fn defragment(channel: &Channel) -> Result<pb::DefragmentResponse, Status> {
+    call(channel, "Maintenance/Defragment", pb::DefragmentRequest {}).await
+}
+
 async fn put(channel: &Channel, key: &str) -> Result<i64, Status> {
     let request = pb::PutRequest { key: key.to_owned().into(), value: "v".into(), ..Default::default() };
-    let response = KvClient::new(channel.clone()).put(request).await?.into_inner();
+    let response: pb::PutResponse = call(channel, "KV/Put", request).await?;
     Ok(response.header.expect("a header").revision)
 }
 
 async fn keys(channel: &Channel) -> Vec<String> {
     let all = pb::RangeRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() };
-    let response = KvClient::new(channel.clone()).range(all).await.expect("reads work").into_inner();
+    let response: pb::RangeResponse = call(channel, "KV/Range", all).await.expect("reads work");
     response.kvs.into_iter().map(|kv| String::from_utf8(kv.key.to_vec()).expect("our keys are text")).collect()
 }
 
 /// Reaches every place that has a failpoint, unless the member ends before.
 async fn everything(channel: &Channel) -> Result<(), Status> {
-    let mut watch = WatchClient::new(channel.clone());
     let create = pb::WatchCreateRequest { key: "work".into(), ..Default::default() };
     let create = pb::watch_request::RequestUnion::CreateRequest(create);
     let requests = tokio_stream::iter([pb::WatchRequest { request_union: Some(create) }]);
-    let mut events = watch.watch(requests).await?.into_inner();
+    let mut events: Streaming<pb::WatchResponse> = open(channel, "Watch/Watch", requests).await?;
     events.message().await?;
     let mut revision = 0;
     for _ in 0..8 {
@@ -185,19 +224,24 @@ async fn everything(channel: &Channel) -> Result<(), Status> {
     }
     events.message().await?;
 
-    let mut leases = LeaseClient::new(channel.clone());
-    let lease = leases.lease_grant(pb::LeaseGrantRequest { ttl: 100, id: 0 }).await?.into_inner().id;
-    let keep_alive = tokio_stream::iter([pb::LeaseKeepAliveRequest { id: lease }]);
-    leases.lease_keep_alive(keep_alive).await?.into_inner().message().await?;
-    leases.lease_time_to_live(pb::LeaseTimeToLiveRequest { id: lease, keys: false }).await?;
-    leases.lease_revoke(pb::LeaseRevokeRequest { id: lease }).await?;
+    let grant = pb::LeaseGrantRequest { ttl: 100, id: 0 };
+    let lease = call::<_, pb::LeaseGrantResponse>(channel, "Lease/LeaseGrant", grant).await?.id;
+    let keep_alive = tokio_stream::once(pb::LeaseKeepAliveRequest { id: lease });
+    let mut kept: Streaming<pb::LeaseKeepAliveResponse> = open(channel, "Lease/LeaseKeepAlive", keep_alive).await?;
+    kept.message().await?;
+    drop(kept);
+    let ask = pb::LeaseTimeToLiveRequest { id: lease, keys: false };
+    call::<_, pb::LeaseTimeToLiveResponse>(channel, "Lease/LeaseTimeToLive", ask).await?;
+    let revoke = pb::LeaseRevokeRequest { id: lease };
+    call::<_, pb::LeaseRevokeResponse>(channel, "Lease/LeaseRevoke", revoke).await?;
 
-    let mut kv = KvClient::new(channel.clone());
-    kv.compact(pb::CompactionRequest { revision, physical: true }).await?;
+    let compact = pb::CompactionRequest { revision, physical: true };
+    call::<_, pb::CompactionResponse>(channel, "KV/Compact", compact).await?;
     let all = pb::RangeRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() };
-    let mut chunks = kv.range_stream(all).await?.into_inner();
+    let all = tokio_stream::once(all);
+    let mut chunks: Streaming<pb::RangeStreamResponse> = open(channel, "KV/RangeStream", all).await?;
     while chunks.message().await?.is_some() {}
-    MaintenanceClient::new(channel.clone()).defragment(pb::DefragmentRequest {}).await?;
+    defragment(channel).await?;
     Ok(())
 }
 
@@ -286,13 +330,12 @@ fn a_defragmentation_that_fails_is_refused_and_the_member_goes_on() {
     wait(put(&channel, "a")).expect("a put is served");
     for (name, text) in [("defragOpenFileError", "no space"), ("defragdbFail", "some random error")] {
         member.arm(name, &format!("return({text:?})"));
-        let refused = wait(MaintenanceClient::new(channel.clone()).defragment(pb::DefragmentRequest {}));
-        let refused = refused.expect_err("the failpoint makes it fail");
+        let refused = wait(defragment(&channel)).expect_err("the failpoint makes it fail");
         assert_eq!((refused.code(), refused.message()), (tonic::Code::Unknown, text));
         assert_eq!(member.control("DELETE", &format!("/{name}"), ""), (204, String::new()));
         wait(put(&channel, name)).expect("a put is served");
     }
-    wait(MaintenanceClient::new(channel.clone()).defragment(pb::DefragmentRequest {})).expect("nothing is in its way");
+    wait(defragment(&channel)).expect("nothing is in its way");
     assert_eq!(wait(keys(&channel)), ["a", "defragOpenFileError", "defragdbFail"]);
     let left: Vec<_> = std::fs::read_dir(folder.0.join("data/member/snap")).expect("the folder is there").collect();
     assert!(left.iter().flatten().all(|e| !e.file_name().to_string_lossy().contains("defrag")), "{left:?}");
