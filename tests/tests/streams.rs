@@ -50,16 +50,25 @@ async fn a_client_may_ask_for_many_watches_before_it_reads() {
     }
 }
 
-/// The first stream after none: changes that nobody was told of are no news, and none that follows is missed.
+/// What was answered before a watch is no news to it, and none that follows is missed: with other streams, and without
+/// any, when nobody was told of the changes before.
 #[tokio::test]
-async fn a_watch_begins_at_its_own_moment_though_nobody_watched_before() {
-    let folder = TempDir::new("unwatched");
-    let server = Launch::new(&our_etcd(), &folder.join("data")).start();
+async fn a_watch_begins_at_its_own_moment() {
+    let folder = TempDir::new("moments");
+    for others in [false, true] {
+        watch_again_and_again(&folder.join(&others.to_string()), others).await;
+    }
+}
+
+async fn watch_again_and_again(data: &std::path::Path, others: bool) {
+    let server = Launch::new(&our_etcd(), data).start();
     let (wire, other) = (Wire::connect(&server.client_url()).await, Wire::connect(&server.client_url()).await);
     let put = async |wire: &Wire, key: &str| -> i64 {
         let put: Result<pb::PutResponse, Status> = wire.unary(ask::PUT, &ask::put(key, "v")).await;
         put.expect("a put").header.expect("a header").revision
     };
+    let idle = ask::create(ask::watch("nothing", "")).encode_to_vec();
+    let _standing = others.then(|| other.stream(ask::WATCH, idle.into(), &[]));
     let noise = async {
         loop {
             put(&other, "noise").await;

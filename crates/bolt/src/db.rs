@@ -301,11 +301,13 @@ impl Inner {
     }
 
     fn cached(&self, id: u64) -> Option<Arc<Page>> {
-        self.cache.lock().expect("no panic happens under this lock").find(id)
+        let found = self.cache.lock().expect("no panic happens under this lock").find(id);
+        found.map(|(page, _dropped)| page)
     }
 
     fn keep(&self, page: &Arc<Page>) {
-        self.cache.lock().expect("no panic happens under this lock").insert(page.clone());
+        let dropped = self.cache.lock().expect("no panic happens under this lock").insert(page.clone());
+        drop(dropped);
     }
 
     fn read(&self, id: u64, hwm: u64) -> Result<Arc<Page>, Error> {

@@ -18,6 +18,11 @@ use tonic::{Code, Status};
 /// Bytes of a stream's messages that are sent together when they are there together.
 const TOGETHER: usize = 32 << 10;
 
+/// Bytes that are handed to the connection at once: other calls of the thread get their turn in between.
+const PIECE: usize = 64 << 10;
+/// Bytes of a message at most: grpc-go's clients and servers take no more.
+const MESSAGE_MAX: usize = i32::MAX as usize;
+
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
@@ -122,8 +127,12 @@ fn append_packed(out: &mut Vec<u8>, plain: &[u8]) -> Result<(), Status> {
 }
 
 fn sendable(length: usize) -> Result<u32, Status> {
-    let too_large = |_| Status::resource_exhausted(format!("grpc: message too large ({length} bytes)"));
-    u32::try_from(length).map_err(too_large)
+    if length > MESSAGE_MAX {
+        let text = format!("grpc: trying to send message larger than max ({length} vs. {MESSAGE_MAX})");
+        return Err(Status::resource_exhausted(text));
+    }
+    // As many bits.
+    Ok(length as u32)
 }
 
 /// The body of a response.
@@ -153,7 +162,12 @@ pub(crate) trait Flow: Send {
 impl Body {
     /// A message and the trailers of a call that went well.
     pub fn of(message: &impl Message, gzip: bool) -> Result<Body, Status> {
-        frame(message, gzip).map(|message| Body::Message(Some(message)))
+        frame(message, gzip).map(Body::message)
+    }
+
+    /// The same of a message that has its prefix.
+    pub fn message(framed: Bytes) -> Body {
+        Body::Message(Some(framed))
     }
 
     /// The same of a message that is encoded already.
@@ -182,8 +196,9 @@ impl http_body::Body for Body {
             Body::Stream(flow) => return flow.poll_frame(cx).map(|frame| frame.map(Ok)),
             Body::Empty => return Poll::Ready(None),
             Body::Text(text) => Frame::data(std::mem::take(text)),
-            Body::Message(message) => match message.take() {
-                Some(message) => return Poll::Ready(Some(Ok(Frame::data(message)))),
+            Body::Message(message) => match message {
+                Some(rest) if rest.len() > PIECE => return Poll::Ready(Some(Ok(Frame::data(rest.split_to(PIECE))))),
+                Some(_) => return Poll::Ready(message.take().map(|last| Ok(Frame::data(last)))),
                 None => Frame::trailers(fine()),
             },
             Body::Pieces(pieces) => match pieces.next() {
@@ -226,6 +241,8 @@ pub(crate) struct Streamed<S, T> {
     append: Append<T>,
     /// What was there when the head went.
     data: Vec<u8>,
+    /// What is being handed to the connection.
+    sending: Bytes,
     /// Whether an answer is on its way.
     soon: fn(&S) -> bool,
     gzip: bool,
@@ -267,7 +284,16 @@ where
     pub fn appending(messages: S, append: Append<T>, soon: fn(&S) -> bool, terms: Terms) -> Body {
         let Terms { gzip, end, open } = terms;
         let phase = Phase::Flowing(messages);
-        Body::Stream(Box::new(Streamed { phase, append, data: Vec::new(), soon, gzip, end, _open: open }))
+        Body::Stream(Box::new(Streamed {
+            phase,
+            append,
+            data: Vec::new(),
+            sending: Bytes::new(),
+            soon,
+            gzip,
+            end,
+            _open: open,
+        }))
     }
 
     /// Gathers what is there, or learns the end.
@@ -317,12 +343,15 @@ where
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
-        if self.data.is_empty() && self.advance(cx).is_err() {
+        if self.sending.is_empty() && self.data.is_empty() && self.advance(cx).is_err() {
             return Poll::Pending;
         }
-        Poll::Ready(match self.data.is_empty() {
-            false => Some(Frame::data(std::mem::take(&mut self.data).into())),
-            true => self.trailers().map(Frame::trailers),
+        if !self.data.is_empty() {
+            self.sending = std::mem::take(&mut self.data).into();
+        }
+        Poll::Ready(match self.sending.len() {
+            0 => self.trailers().map(Frame::trailers),
+            length => Some(Frame::data(self.sending.split_to(length.min(PIECE)))),
         })
     }
 
@@ -347,6 +376,10 @@ where
             Some(Ok(message)) => {
                 if let Err(why) = append(&message, data, gzip) {
                     return Poll::Ready(why);
+                }
+                // Packing takes its time, and what it makes says nothing of how much that was.
+                if gzip {
+                    return Poll::Pending;
                 }
             }
             Some(Err(why)) => return Poll::Ready(why),

@@ -2,10 +2,13 @@
 //! is boxed.
 //!
 //! ```text
-//! Reading ─request─► Asked (the member answers) ─► response
-//!    │  └──────────► Served (a service of ours does)  ─┘
+//! Reading ─request─► Asked (the member answers) ──► Ending ─end of the requests─► response
+//!    │  └──────────► Served (a service of ours does) ─┘
 //!    └─ end of the requests ─► a stream's response            End may cut in anywhere
 //! ```
+//!
+//! An answer that overtook the end of its requests would reset their stream; h2 counts such resets, and past a thousand
+//! takes the client for an attacker and ends the connection.
 
 use crate::answers::{Body, Terms, answered, ended, refused};
 use crate::backend::{Answer, Caller, Member};
@@ -44,18 +47,20 @@ pub(crate) struct Working<M: Member> {
     /// Both are `None` once a stream's response has them.
     pub end: Option<End>,
     pub open: Option<Open>,
+    pub messages: Messages,
     pub step: Step,
 }
 
 pub(crate) enum Step {
     Reading {
-        messages: Messages,
         caller: Caller,
         /// The request of a call that has a stream for an answer: the end of the requests is still to come.
         first: Option<Bytes>,
     },
     Asked(Answer),
     Served(Work),
+    /// Answered, but the client has not ended its side.
+    Ending(Option<Result<Body, Status>>),
 }
 
 impl<M: Member> Call<M> {
@@ -112,18 +117,27 @@ impl<M: Member> Working<M> {
         }
         loop {
             let message = match &mut self.step {
-                Step::Reading { messages, first, .. } if self.method.kind.is_stream() => {
-                    ready!(only(messages, first, cx))
+                Step::Reading { first, .. } if self.method.kind.is_stream() => {
+                    ready!(only(&mut self.messages, first, cx))
                 }
-                Step::Reading { messages, .. } => ready!(messages.poll_message(cx)).map_err(unreadable).and_then(
+                Step::Reading { .. } => ready!(self.messages.poll_message(cx)).map_err(unreadable).and_then(
                     // grpc-go's word for nothing, where it reads the one request of a unary call.
                     |message| message.ok_or_else(|| Status::unknown("EOF")),
                 ),
                 Step::Asked(answer) => {
                     let answer = ready!(Pin::new(answer).poll(cx)).unwrap_or(Err(api::Error::Stopped));
-                    return Poll::Ready(self.encode(answer));
+                    self.step = Step::Ending(Some(self.encode(answer)));
+                    continue;
                 }
-                Step::Served(work) => return work.as_mut().poll(cx).map_ok(|bytes| Body::Message(Some(bytes))),
+                Step::Served(work) => {
+                    let answer = ready!(work.as_mut().poll(cx)).map(Body::message);
+                    self.step = Step::Ending(Some(answer));
+                    continue;
+                }
+                Step::Ending(answer) => {
+                    ready!(self.messages.poll_end(cx));
+                    return Poll::Ready(answer.take().expect("a future is not polled after it was ready"));
+                }
             };
             match message.and_then(|message| self.begin(message)) {
                 Ok(None) => {}
@@ -138,7 +152,7 @@ impl<M: Member> Working<M> {
         let services = &self.port.services;
         let caller = match &mut self.step {
             Step::Reading { caller, .. } => std::mem::take(caller),
-            Step::Asked(_) | Step::Served(_) => Caller::default(),
+            Step::Asked(_) | Step::Served(_) | Step::Ending(_) => Caller::default(),
         };
         self.step = match &self.method.kind {
             Kind::Asked(asked) => {

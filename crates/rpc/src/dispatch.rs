@@ -116,9 +116,9 @@ fn begin<M: Member>(
         let body = stream(&port.services, caller, messages, Terms { gzip, end, open });
         return Call::opened(answered(content_type, gzip, body));
     }
-    let step = Step::Reading { messages, caller, first: None };
+    let step = Step::Reading { caller, first: None };
     let (port, end, open) = (port.clone(), Some(end), Some(open));
-    Call::working(Working { port, method, content_type, gzip, end, open, step })
+    Call::working(Working { port, method, content_type, gzip, end, open, messages, step })
 }
 
 /// The request's fields that mean something here; of one that comes several times, the first.

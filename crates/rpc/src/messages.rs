@@ -73,6 +73,16 @@ where
         }
     }
 
+    /// Ready when the client has ended its side; what it still sends is nobody's.
+    pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.body.is_end_stream() {
+            if !matches!(ready!(Pin::new(&mut self.body).poll_frame(cx)), Some(Ok(_))) {
+                break;
+            }
+        }
+        Poll::Ready(())
+    }
+
     pub async fn message(&mut self) -> Result<Option<Bytes>, Unread> {
         std::future::poll_fn(|cx| self.poll_message(cx)).await
     }

@@ -79,7 +79,8 @@ macro_rules! asked {
 macro_rules! served {
     ($request:ty, $method:ident) => {
         Kind::Served(|services, caller, bytes, gzip| {
-            let request = <$request>::decode(bytes)?;
+            // From a slice, so that its fields are copied: whoever waits for a lock must not keep a whole frame.
+            let request = <$request>::decode(&bytes[..])?;
             let services = services.clone();
             Ok(Box::pin(async move { frame(&services.$method(&caller, request).await?, gzip) }))
         })

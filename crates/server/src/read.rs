@@ -25,7 +25,7 @@ pub fn run(applied: &Applied, request: Request) -> Result<Response, Error> {
     }
 }
 
-/// Runs a read that takes microseconds and nothing from disk; `None`: this one belongs to a reader. For threads that have
+/// Runs a read that takes microseconds and no waiting for the device; `None`: this one belongs to a reader. For threads that have
 /// other work waiting.
 pub fn quick(applied: &Applied, request: &Request) -> Option<Result<Response, Error>> {
     match request {

@@ -65,6 +65,10 @@ pub enum Response {
 /// by one, so that other answers get their turn in between.
 const PIECE: usize = 64 << 10;
 
+/// The number of `RangeResponse.kvs`, and bytes that a pair's number and length take at most.
+const KVS: u32 = 2;
+const FIELD: usize = 8;
+
 /// A message as it is sent, in pieces.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Encoded(Vec<Bytes>);
@@ -116,7 +120,6 @@ fn encode(range: pb::RangeResponse) -> Encoded {
     let mut piece = Vec::with_capacity(PIECE);
     head.encode_raw(&mut piece);
     for kv in kvs {
-        const FIELD: usize = 8;
         if piece.len() + FIELD + kv.encoded_len() > PIECE && !piece.is_empty() {
             pieces.push(std::mem::replace(&mut piece, Vec::with_capacity(PIECE)).into());
         }
@@ -127,9 +130,6 @@ fn encode(range: pb::RangeResponse) -> Encoded {
     pieces.push(piece.into());
     Encoded(pieces)
 }
-
-/// The number of `RangeResponse.kvs`.
-const KVS: u32 = 2;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! What apply publishes: one immutable state that any thread may read for as long as it likes.
 
-use crate::backend::{Backend, InMemory, NotInMemory, Records};
+use crate::backend::{AtOnce, Backend, NotAtOnce, Records};
 use crate::index::{Item, KeyIndex, Span};
 use crate::members::{Downgrade, Member};
 use crate::tree::{Strings, Tree, Weigh};
@@ -49,12 +49,15 @@ const QUICK_KEYS: usize = 16;
 /// Compares and ranges of either branch that a quick txn may have.
 const QUICK_OPS: usize = 4;
 
-/// `None`: the device would have had to be waited for.
-fn at_once<T>(result: Result<T, NotInMemory>) -> Option<Result<T, Error>> {
+/// Keys, dead ones too, that are looked at to learn whether a range is quick.
+const QUICK_LOOK: usize = 64;
+
+/// `None`: it takes longer.
+fn at_once<T>(result: Result<T, NotAtOnce>) -> Option<Result<T, Error>> {
     match result {
         Ok(answer) => Some(Ok(answer)),
-        Err(NotInMemory::OnDisk) => None,
-        Err(NotInMemory::Failed(e)) => Some(Err(e)),
+        Err(NotAtOnce::Later) => None,
+        Err(NotAtOnce::Failed(e)) => Some(Err(e)),
     }
 }
 
@@ -143,12 +146,12 @@ impl Applied {
         Ok(response)
     }
 
-    /// The same if it takes only microseconds: few keys, and nothing from disk. Else `None`.
+    /// The same if it takes only microseconds: few keys, little data, no waiting for the device. Else `None`.
     pub fn quick_range(&self, r: &pb::RangeRequest) -> Option<Result<pb::RangeResponse, Error>> {
         if !self.is_small(r) {
             return None;
         }
-        let range = self.range_from(&InMemory(&self.backend), r, self.revision);
+        let range = self.range_from(&AtOnce::new(&self.backend), r, self.revision);
         at_once(range.map(|range| pb::RangeResponse { header: Some(self.header()), ..range }))
     }
 
@@ -160,8 +163,25 @@ impl Applied {
         let newest = r.revision <= 0 || r.revision == self.revision;
         let plain = r.sort_order == 0
             && [r.min_mod_revision, r.max_mod_revision, r.min_create_revision, r.max_create_revision] == [0; 4];
-        let limited = plain && usize::try_from(r.limit).is_ok_and(|limit| (1..=QUICK_KEYS).contains(&limit));
-        newest && (limited || r.count_only || self.keys.count(span) <= QUICK_KEYS)
+        if !newest {
+            return false;
+        }
+        if r.count_only {
+            return true;
+        }
+        let limit = usize::try_from(r.limit).ok().filter(|limit| plain && *limit > 0).unwrap_or(usize::MAX);
+        // One live key beyond the limit is looked for: that is how `more` is known.
+        let mut wanted = limit.saturating_add(1);
+        for (looked, (_, history)) in self.keys.all(span).enumerate() {
+            if looked == QUICK_LOOK {
+                return false;
+            }
+            wanted -= history.weight();
+            if wanted == 0 {
+                break;
+            }
+        }
+        limit <= QUICK_KEYS || self.keys.count(span) <= QUICK_KEYS
     }
 
     /// Range without a header; `current` is one past the published revision inside a writing txn.
@@ -199,7 +219,7 @@ impl Applied {
         let few = [r.compare.len(), r.success.len(), r.failure.len()].iter().all(|n| *n <= QUICK_OPS);
         let points = r.compare.iter().all(|c| c.range_end.is_empty());
         match few && points && r.success.iter().chain(&r.failure).all(small) {
-            true => at_once(self.read_txn_from(&InMemory(&self.backend), r)),
+            true => at_once(self.read_txn_from(&AtOnce::new(&self.backend), r)),
             false => None,
         }
     }

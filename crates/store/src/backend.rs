@@ -8,6 +8,7 @@ use crate::index::Rev;
 use crate::schema::{self, parse_revision, revision_key};
 use crate::tree::{Tree, Weigh};
 use bytes::Bytes;
+use std::cell::Cell;
 use std::ops::Bound;
 
 /// A revision's bytes in bucket `key`.
@@ -97,35 +98,59 @@ impl Records for Backend {
     }
 }
 
-/// The records that are in memory.
-pub struct InMemory<'a>(pub &'a Backend);
+/// The records that are in memory, a few of them: for those who have other work waiting.
+pub struct AtOnce<'a> {
+    backend: &'a Backend,
+    /// What may still be looked at.
+    left: Cell<usize>,
+}
 
-/// Why memory alone gives no answer.
+/// Why there is no answer at once.
 #[derive(Debug)]
-pub enum NotInMemory {
-    /// A page would have to be read.
-    OnDisk,
+pub enum NotAtOnce {
+    /// The device would have to be waited for, or it is too much.
+    Later,
     Failed(Error),
 }
 
-impl From<Error> for NotInMemory {
+impl From<Error> for NotAtOnce {
     fn from(e: Error) -> Self {
-        NotInMemory::Failed(e)
+        NotAtOnce::Failed(e)
     }
 }
 
-impl Records for InMemory<'_> {
-    type Error = NotInMemory;
+impl<'a> AtOnce<'a> {
+    /// Bytes of records, about 100 µs' worth.
+    const BUDGET: usize = 64 << 10;
+    /// What finding a record costs, as bytes: its way through the pages.
+    const FIND: usize = 2 << 10;
 
-    fn put_record(&self, rev: Rev) -> Result<Option<Bytes>, NotInMemory> {
-        if let Some(record) = self.0.recent(rev) {
-            return Ok(record.value.clone());
-        }
-        match self.0.view.get_at_once(schema::KEY.as_bytes(), &revision_key(rev, false)) {
-            Ok(value) => Ok(value),
-            Err(bolt::Error::NotInMemory) => Err(NotInMemory::OnDisk),
-            Err(e) => Err(NotInMemory::Failed(e.into())),
-        }
+    pub fn new(backend: &'a Backend) -> AtOnce<'a> {
+        AtOnce { backend, left: Cell::new(AtOnce::BUDGET) }
+    }
+
+    fn spend(&self, bytes: usize) -> Result<(), NotAtOnce> {
+        let left = self.left.get().checked_sub(bytes).ok_or(NotAtOnce::Later)?;
+        self.left.set(left);
+        Ok(())
+    }
+}
+
+impl Records for AtOnce<'_> {
+    type Error = NotAtOnce;
+
+    fn put_record(&self, rev: Rev) -> Result<Option<Bytes>, NotAtOnce> {
+        self.spend(AtOnce::FIND)?;
+        let value = match self.backend.recent(rev) {
+            Some(record) => record.value.clone(),
+            None => match self.backend.view.get_at_once(schema::KEY.as_bytes(), &revision_key(rev, false)) {
+                Ok(value) => value,
+                Err(bolt::Error::NotInMemory) => return Err(NotAtOnce::Later),
+                Err(e) => return Err(NotAtOnce::Failed(e.into())),
+            },
+        };
+        self.spend(value.as_ref().map_or(0, Bytes::len))?;
+        Ok(value)
     }
 }
 

@@ -108,12 +108,16 @@ impl KeyIndex {
 
     /// Live keys of the span at `main`, ascending, with their item.
     pub fn live<'a>(&'a self, span: Span<'a>, main: i64) -> impl Iterator<Item = (&'a [u8], &'a Item)> + 'a {
+        self.all(span).filter_map(move |(key, h)| Some((key, h.at(main)?))).filter(|(_, item)| item.version > 0)
+    }
+
+    /// Keys of the span, ascending, dead ones too.
+    pub fn all<'a>(&'a self, span: Span<'a>) -> impl Iterator<Item = (&'a [u8], &'a History)> + 'a {
         // A single key takes no iterator with a stack.
         let one = span.is_point().then(|| Some((span.key.as_ref(), self.get(span.key)?))).flatten();
         let many = (!span.is_point()).then(|| self.0.range_from(span.key));
         let many = many.into_iter().flatten().take_while(move |(key, _)| span.contains(key));
-        let found = one.into_iter().chain(many);
-        found.filter_map(move |(key, h)| Some((key, h.at(main)?))).filter(|(_, item)| item.version > 0)
+        one.into_iter().chain(many)
     }
 
     /// Live keys of the span now, in O(log n).

@@ -383,18 +383,18 @@ impl Store {
         self.compaction = Some(Compaction { revision, phase: Phase::Index(Bytes::new()), hasher, any_kept: false });
     }
 
-    /// Does at most `max` keys, chunks of a key's revisions, or records of the compaction under way.
-    pub fn compaction_step(&mut self, max: usize) -> Result<Progress, Error> {
+    /// Does a step of the compaction under way: at most `keys` keys or chunks of a key's revisions, or `records` records.
+    pub fn compaction_step(&mut self, keys: usize, records: usize) -> Result<Progress, Error> {
         const FINISHED: Progress = Progress { done: true, pause: false };
         let Some(mut c) = self.compaction.take() else { return Ok(FINISHED) };
         let mut pause = false;
         match c.phase {
             Phase::Index(from) => {
-                let found = self.s.keys.compact(c.revision, &from, max);
+                let found = self.s.keys.compact(c.revision, &from, keys);
                 c.any_kept |= found.keeps;
                 c.phase = found.next.map_or(Phase::Records(Rev::default()), Phase::Index);
             }
-            Phase::Records(from) => match self.compact_records(&mut c, from, max, &mut pause)? {
+            Phase::Records(from) => match self.compact_records(&mut c, from, records, &mut pause)? {
                 Some(next) => {
                     failpoint::point!("compactBeforeCommitBatch");
                     c.phase = Phase::Records(next);

@@ -271,8 +271,8 @@ impl<K: Keys, V: Clone + Weigh + Default> Node<K, V> {
         }
     }
 
-    /// Changes the values of all keys below `end`, or of as many as it takes to be one too long. Answers how many were
-    /// added.
+    /// Changes the values of all keys below `end`, or of as many as it takes to be too long (by two at most). Answers how
+    /// many were added.
     fn update_ascending<'k, T>(
         &mut self,
         end: Option<&K::Key>,

@@ -10,7 +10,7 @@ use world::World;
 fn steps(world: &mut World, batch: usize) -> (usize, usize) {
     let (mut paused, mut others) = (0, 0);
     loop {
-        let progress = world.store.compaction_step(batch).unwrap();
+        let progress = world.store.compaction_step(batch, batch).unwrap();
         match progress.pause {
             true => paused += 1,
             false => others += 1,
@@ -51,7 +51,7 @@ fn a_key_stays_readable_while_its_history_is_taken_off_in_pieces() {
             let range = pb::RangeRequest { key: "hot".into(), revision, ..Default::default() };
             assert_eq!(applied.range(&range).unwrap().kvs[0].value, (revision - 2).to_string());
         }
-        if world.store.compaction_step(3).unwrap().done {
+        if world.store.compaction_step(3, 3).unwrap().done {
             break;
         }
     }
@@ -69,9 +69,9 @@ fn a_key_that_comes_back_meanwhile_leaves_no_record_of_its_former_life() {
     world.put("other", "v").unwrap();
     world.schedule(4).unwrap();
     // The index has forgotten it by now.
-    world.store.compaction_step(1000).unwrap();
+    world.store.compaction_step(1000, 1000).unwrap();
     world.put("k", "v").unwrap();
-    while !world.store.compaction_step(1000).unwrap().done {}
+    while !world.store.compaction_step(1000, 1000).unwrap().done {}
     let (changes, _) = world.publish().0.changes(1, 5, 10, 1000).unwrap();
     assert_eq!(changes.iter().map(|c| c.revision).collect::<Vec<_>>(), [4, 5]);
 }
@@ -103,10 +103,10 @@ fn a_compaction_finishes_and_keeps_its_hash_though_others_were_asked_for_meanwhi
 
     let mut world = with_history();
     world.schedule(10).unwrap();
-    world.store.compaction_step(1).unwrap();
+    world.store.compaction_step(1, 1).unwrap();
     world.schedule(20).unwrap();
     world.schedule(30).unwrap();
-    while !world.store.compaction_step(1).unwrap().done {}
+    while !world.store.compaction_step(1, 1).unwrap().done {}
     assert_eq!(world.hash_kv(10), expected);
     let (_, compacted) = world.hash_kv(30);
     assert_eq!(compacted, 30, "those that waited leave no hash behind: this one is made now");

@@ -57,7 +57,7 @@ fn quick_txns(applied: &Applied, rng: &mut Rng) -> usize {
     });
     let answered = |r: &pb::TxnRequest| match applied.quick_read_txn(r) {
         Some(quick) => {
-            assert_eq!(quick.unwrap_or_default(), applied.read_txn(r).unwrap_or_default(), "{r:?}");
+            assert_eq!(quick.map_err(|e| e.to_string()), applied.read_txn(r).map_err(|e| e.to_string()), "{r:?}");
             true
         }
         None => false,
@@ -70,7 +70,7 @@ fn quick(applied: &Applied, rng: &mut Rng) -> Vec<pb::RangeRequest> {
     let requests = std::iter::repeat_with(|| rng.request()).take(3000);
     let answered = requests.filter(|r| match applied.quick_range(r) {
         Some(quick) => {
-            assert_eq!(quick.unwrap_or_default(), applied.range(r).unwrap_or_default(), "{r:?}");
+            assert_eq!(quick.map_err(|e| e.to_string()), applied.range(r).map_err(|e| e.to_string()), "{r:?}");
             true
         }
         None => false,
@@ -127,4 +127,27 @@ fn what_the_device_would_have_to_bring_is_no_quick_answer() {
     world.put("new", "v").unwrap();
     let (applied, _) = world.publish();
     assert_eq!(applied.quick_range(&one).unwrap().unwrap().kvs[0].value, "v", "in no page yet");
+}
+
+#[test]
+fn what_takes_long_is_no_quick_answer() {
+    let mut world = World::new(Options { cache_bytes: 64 << 20, ..Options::default() });
+    for n in 0..1000 {
+        world.put(&format!("consumed{n:03}"), "v").unwrap();
+        world.delete(&format!("consumed{n:03}")).unwrap();
+    }
+    world.put("consumed999z", "v").unwrap();
+    for n in 0..8 {
+        world.put(&format!("large{n}"), vec![b'v'; 20_000]).unwrap();
+    }
+    let (applied, _) = world.publish();
+    let ask = |key: &str, end: &str, limit| {
+        let (key, range_end) = (Bytes::copy_from_slice(key.as_bytes()), Bytes::copy_from_slice(end.as_bytes()));
+        applied.quick_range(&pb::RangeRequest { key, range_end, limit, ..Default::default() }).is_some()
+    };
+    assert!(!ask("consumed", "consumee", 1), "a thousand dead keys before the live one");
+    assert!(ask("consumed998", "consumee", 1));
+    assert!(!ask("large", "largf", 0), "160 kB");
+    assert!(ask("large", "largf", 2));
+    assert!(ask("large3", "", 0));
 }

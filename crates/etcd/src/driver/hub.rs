@@ -1,6 +1,9 @@
 //! The watch hub's thread: a put never waits for it. Its input is bounded; when the core finds it full, the changes
 //! are left out and the hub is told later to read them back from history (a gap, never a loss).
 //!
+//! Answers overtake changes on their way here. So a request waits until the hub has seen the state that was published when
+//! it came: who was answered, and then watches, is not told of what he knows.
+//!
 //! Without streams the hub is told nothing, and sleeps. The first stream makes it look at the published state *after* it
 //! asked to be told: the core, which publishes *before* it looks whether anyone wants to be told, can't slip through.
 
@@ -235,6 +238,8 @@ pub struct Runner {
     shared: Arc<Shared>,
     clock: Clock,
     jitter: u64,
+    /// Requests that came before the changes up to this revision did, in order. As many as there are permits.
+    early: VecDeque<(i64, Message)>,
 }
 
 /// Both ends of the hub's inbox.
@@ -265,6 +270,7 @@ impl Runner {
             shared,
             clock,
             jitter: 0x9e37_79b9_7f4a_7c15,
+            early: VecDeque::new(),
         }
     }
 
@@ -308,6 +314,19 @@ impl Runner {
     }
 
     fn take(&mut self, message: Message, effects: &mut Vec<Effect>) {
+        if let Message::Request { .. } = message {
+            let present = self.shared.applied.load().revision();
+            if present > self.hub.revision() || !self.early.is_empty() {
+                return self.early.push_back((present, message));
+            }
+        }
+        self.handle(message, effects);
+        while let Some((_, message)) = self.early.pop_front_if(|(present, _)| *present <= self.hub.revision()) {
+            self.handle(message, effects);
+        }
+    }
+
+    fn handle(&mut self, message: Message, effects: &mut Vec<Effect>) {
         let now_ms = self.clock.now_ms();
         let input = match message {
             Message::Open { stream, responses, taken, alive } => {

@@ -85,7 +85,7 @@ const BACKGROUND_NICE: i32 = 5;
 fn background(name: String, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name).spawn(move || {
         // Linux: of this thread alone.
-        if let Err(e) = rustix::process::setpriority_process(None, BACKGROUND_NICE) {
+        if let Err(e) = rustix::process::nice(BACKGROUND_NICE) {
             tracing::debug!(error = %e, "background work keeps its priority");
         }
         work();

@@ -15,7 +15,7 @@ use server::{Request, read};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
-/// Deliveries between two looks at sockets and timers: a few µs each at most.
+/// Deliveries between two looks at sockets and timers: a few µs each, small reads mostly.
 const BATCH_MAX: usize = 64;
 
 /// A network thread's number.

@@ -53,7 +53,7 @@ pub struct Config {
     /// Bytes; ≤ 0 = no quota.
     pub quota_bytes: i64,
     pub auto_compaction: Option<Policy>,
-    /// Revisions a compaction deletes between two pauses.
+    /// Revisions that a compaction deletes in `compaction_sleep_ms`, spread evenly.
     pub compaction_batch: usize,
     pub compaction_sleep_ms: u64,
     /// Gate `LeaseCheckpoint`.
@@ -73,7 +73,8 @@ pub enum Output<T> {
     Reply { ticket: T, result: Outcome },
     /// Run this read on the newest published [`Applied`]: it is fresh enough.
     Read { ticket: T, request: Request },
-    /// A batch was applied. Goes to readers and to the watch hub before the replies that follow.
+    /// A batch was applied. Goes to readers before the replies that follow; to the watch hub in any case before the next
+    /// batch.
     Published { applied: Arc<Applied>, changes: Vec<Change> },
     /// Run the job elsewhere and bring the result to [`Member::checkpointed`].
     Checkpoint(Box<CheckpointJob>),

@@ -18,13 +18,16 @@ pub struct Compacting<T> {
     serving: Vec<Physical<T>>,
 }
 
-/// Records of a compaction that a turn looks at: about 0.3 ms, since everything else waits meanwhile.
-const SLICE: usize = 100;
+/// Records of a compaction that a turn looks at if it is in time: about 0.3 ms, since everything else waits meanwhile.
+const SLICE: u64 = 100;
 
-/// The same pace as `batch` records every `sleep_ms`, in smaller steps: records a step, and ms after each.
-fn slice(batch: usize, sleep_ms: u64) -> (usize, u64) {
-    let slices = (batch.div_ceil(SLICE) as u64).clamp(1, sleep_ms.max(1));
-    (batch.div_ceil(slices as usize), sleep_ms / slices)
+/// The pace of `batch` records every `sleep_ms`, in smaller steps: records a step, and ms from one to the next.
+fn slice(batch: u64, sleep_ms: u64) -> (u64, u64) {
+    if sleep_ms == 0 || batch == 0 {
+        return (batch, sleep_ms);
+    }
+    let pause_ms = (SLICE * sleep_ms).div_ceil(batch).clamp(1, sleep_ms);
+    ((batch * pause_ms).div_ceil(sleep_ms), pause_ms)
 }
 
 type Physical<T> = (T, Result<pb::CompactionResponse, api::Error>);
@@ -165,8 +168,12 @@ impl<T> Member<T> {
     /// Runs the next batch of deletions when its pause is over.
     pub(super) fn tick_compaction(&mut self) -> Result<(), Fatal> {
         if self.compaction.running && self.now_ms >= self.compaction.next_ms {
-            let (records, pause_ms) = slice(self.config.compaction_batch, self.config.compaction_sleep_ms);
-            let progress = self.store.compaction_step(records)?;
+            let batch = self.config.compaction_batch;
+            let (records, pause_ms) = slice(batch as u64, self.config.compaction_sleep_ms);
+            // Turns that take longer than a pause make up for it, by a batch at most.
+            let late = (self.now_ms - self.compaction.next_ms) / pause_ms.max(1);
+            let records = records.saturating_mul(1 + late).min(batch as u64);
+            let progress = self.store.compaction_step(batch, records as usize)?;
             self.compaction.running = !progress.done;
             self.compaction.next_ms = self.now_ms + if progress.pause { pause_ms } else { 0 };
             if progress.done {
@@ -198,6 +205,9 @@ mod tests {
     #[test]
     fn a_compactions_batch_is_cut_where_its_pace_stays() {
         assert_eq!(slice(1000, 10), (100, 1));
+        assert_eq!(slice(1000, 15), (134, 2));
+        assert_eq!(slice(1000, 19), (106, 2));
+        assert_eq!(slice(600, 10), (120, 2));
         assert_eq!(slice(10_000, 10), (1000, 1), "the clock has no finer step");
         assert_eq!(slice(1000, 100), (100, 10));
         assert_eq!(slice(8, 10), (8, 10));

@@ -57,7 +57,7 @@ impl<T: Clone> Column<T> {
         if self.changed.len() == CHANGED_MAX || Arc::get_mut(&mut self.base).is_some() {
             return &mut self.all()[at];
         }
-        // A node has at most 65 elements.
+        // A node has at most 66 elements.
         self.changed.push((at as u8, self.base[at].clone()));
         let last = self.changed.len() - 1;
         &mut self.changed[last].1

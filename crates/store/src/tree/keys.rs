@@ -6,6 +6,8 @@ use std::fmt::Debug;
 
 /// Keys that a node grows by.
 const ROOM: usize = 8;
+/// Bytes of a key beyond which no room is kept for others like it.
+const LONG: usize = 512;
 
 /// Ascending keys, each once.
 pub trait Keys: Clone + Debug + Default {
@@ -103,7 +105,7 @@ impl Keys for Strings {
 
     fn insert(&mut self, at: usize, key: &[u8]) {
         let start = self.start(at);
-        make_room(&mut self.bytes, key.len(), ROOM * key.len().max(1));
+        make_room(&mut self.bytes, key.len(), ROOM * key.len().clamp(1, LONG));
         make_room(&mut self.ends, 1, ROOM);
         let end = self.bytes.len();
         self.bytes.extend_from_slice(key);

@@ -156,6 +156,11 @@ impl Hub {
         }
     }
 
+    /// The newest revision whose changes it was told of.
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
     /// The numbers at this moment.
     pub fn counts(&self) -> Counts {
         Counts {
@@ -192,9 +197,9 @@ impl Hub {
         self.read_history(out);
     }
 
-    fn header(&self, revision: i64) -> Option<pb::ResponseHeader> {
+    fn header(&self, revision: i64) -> pb::ResponseHeader {
         let Config { cluster_id, member_id, .. } = self.config;
-        Some(pb::ResponseHeader { cluster_id, member_id, revision, raft_term: self.term })
+        pb::ResponseHeader { cluster_id, member_id, revision, raft_term: self.term }
     }
 
     fn send(&mut self, stream: StreamId, response: pb::WatchResponse, out: &mut Vec<Effect>) {
@@ -220,7 +225,7 @@ impl Hub {
             Some(RequestUnion::CreateRequest(r)) => {
                 if let Err(reason) = self.create(stream, &r, permitted, out) {
                     let response = pb::WatchResponse {
-                        header: self.header(self.revision),
+                        header: Some(self.header(self.revision)),
                         watch_id: -1,
                         created: true,
                         canceled: true,
@@ -252,7 +257,7 @@ impl Hub {
         if !end.is_empty() && end.as_ref() != [0] && key >= end {
             return Err("mvcc: watcher range is empty".into());
         }
-        let (revision, header) = (self.revision, self.header(self.revision));
+        let (revision, header) = (self.revision, Some(self.header(self.revision)));
         let Some(s) = self.streams.get_mut(&stream) else { return Ok(()) };
         if r.watch_id != 0 && s.taken(r.watch_id) {
             return Err("mvcc: duplicate watch ID provided on the WatchStream".into());
@@ -281,7 +286,7 @@ impl Hub {
             self.remove(stream, id, out) || self.streams.get_mut(&stream).is_some_and(|s| s.compacted.remove(&id));
         if known {
             let response = pb::WatchResponse {
-                header: self.header(self.revision),
+                header: Some(self.header(self.revision)),
                 watch_id: id,
                 canceled: true,
                 ..Default::default()
@@ -318,7 +323,8 @@ impl Hub {
         let revision = self.revision;
         let Some(s) = self.streams.get(&stream) else { return };
         if s.has_room() && !s.watchers.is_empty() && s.watchers.values().all(|w| w.is_at(revision)) {
-            let response = pb::WatchResponse { header: self.header(revision), watch_id: -1, ..Default::default() };
+            let response =
+                pb::WatchResponse { header: Some(self.header(revision)), watch_id: -1, ..Default::default() };
             self.send(stream, response, out);
         }
     }
@@ -330,7 +336,7 @@ impl Hub {
             told.extend(s.tick(now_ms, revision).into_iter().map(|id| (*stream, id)));
         }
         for (stream, watch_id) in told {
-            let response = pb::WatchResponse { header: self.header(revision), watch_id, ..Default::default() };
+            let response = pb::WatchResponse { header: Some(self.header(revision)), watch_id, ..Default::default() };
             self.send(stream, response, out);
         }
     }
@@ -365,7 +371,7 @@ impl Hub {
     /// what the watcher before was given: mostly it is the same.
     fn offer(&mut self, hits: &[Hit], change: &Change, last: &mut Option<Seen>, out: &mut Vec<Effect>) {
         let Some(&((stream, _), _)) = hits.first() else { return };
-        let Some(header) = self.header(change.revision) else { return };
+        let header = self.header(change.revision);
         let mut burst: Option<Burst> = None;
         for hits in hits.chunk_by(|(a, _), (b, _)| a == b) {
             let Some(Offered { id, seen, fragment }) = self.take_up(hits, change, last) else { continue };
@@ -436,7 +442,8 @@ impl Hub {
         const FRAGMENT_ABOVE: usize = 512 << 10;
         self.events += events.len() as u64;
         let limit = self.config.max_request_bytes + FRAGMENT_ABOVE;
-        let response = pb::WatchResponse { header: self.header(revision), watch_id, events, ..Default::default() };
+        let response =
+            pb::WatchResponse { header: Some(self.header(revision)), watch_id, events, ..Default::default() };
         let Some(w) = self.streams.get_mut(&stream).and_then(|s| s.watchers.get_mut(&watch_id)) else { return };
         w.active = true;
         for part in w.split(response, limit) {
@@ -530,7 +537,7 @@ impl Hub {
             s.compacted.insert(id);
         }
         let response = pb::WatchResponse {
-            header: self.header(0),
+            header: Some(self.header(0)),
             watch_id: id,
             canceled: true,
             compact_revision,

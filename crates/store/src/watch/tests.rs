@@ -347,7 +347,7 @@ fn nothing_is_lost_doubled_or_reordered() {
                     let (key, end) = [("a", ""), ("a", "c"), ("b", "\0")][draw(3) as usize];
                     let r = RequestUnion::CreateRequest(create(key, end, start));
                     let request = pb::WatchRequest { request_union: Some(r) };
-                    let from = if start == 0 { h.revision_for_tests() + 1 } else { start };
+                    let from = if start == 0 { h.revision() + 1 } else { start };
                     starts.push((from, key.into(), end.into()));
                     got.push(Vec::new());
                     h.handle(Input::Request { stream: S, request, permitted: Ok(()) }, &mut out);
@@ -411,12 +411,6 @@ fn absorb(out: Vec<Effect>, got: &mut [Vec<i64>], jobs: &mut Vec<HistoryJob>, ta
             let revisions = response.events.iter().map(|e| e.kv.as_ref().unwrap().mod_revision);
             got[response.watch_id as usize].extend(revisions);
         }
-    }
-}
-
-impl Hub {
-    fn revision_for_tests(&self) -> i64 {
-        self.revision
     }
 }
 

@@ -68,7 +68,7 @@ impl World {
     /// Compacts to the end.
     pub fn compact(&mut self, revision: i64) {
         self.schedule(revision).unwrap();
-        while !self.store.compaction_step(1000).unwrap().done {}
+        while !self.store.compaction_step(1000, 1000).unwrap().done {}
     }
 
     pub fn checkpoint(&mut self) {
