@@ -1,9 +1,10 @@
-//! Lease.LeaseKeepAlive without a task of its own: the response's body reads the requests. Clients open a stream for
-//! a single keepalive, so setting one up has to be cheap.
+//! Lease.LeaseKeepAlive. Clients open a stream for a single keepalive, so setting one up has to be cheap: the response's
+//! body reads the request. A stream with a second one gets a task that reads on, also while the client takes no answers
+//! (its window may be full of something else): its leases must not expire for that.
 
 use crate::answers::{Body, Streamed, Terms};
 use crate::backend::{Answer, Caller, Member};
-use crate::messages::Messages;
+use crate::messages::{Messages, Unread};
 use crate::services::{Services, status, unexpected};
 use crate::streams::{malformed, unreadable};
 use api::pb::etcdserverpb as pb;
@@ -15,6 +16,7 @@ use std::collections::VecDeque;
 use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tonic::Status;
 
@@ -26,54 +28,109 @@ const ON_THEIR_WAY_MAX: usize = 1024;
 struct KeepAlive<M, B = Incoming> {
     services: Services<M>,
     caller: Caller,
-    /// `None` after their end.
-    requests: Option<Messages<B>>,
+    requests: Requests<B>,
     asked: VecDeque<Answer>,
     /// What was wrong with a request: told after the answers to those before it.
     failed: Option<Status>,
 }
 
+/// Where requests come from.
+enum Requests<B> {
+    /// None has come yet.
+    First(Messages<B>),
+    /// One has.
+    Second(Messages<B>),
+    /// A task reads them, and asks.
+    Asked(mpsc::Receiver<Result<Answer, Status>>),
+    Ended,
+}
+
+/// Bounds of a body that can be read in a task.
+pub(crate) trait Readable:
+    http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin + Send + 'static
+{
+}
+impl<B> Readable for B where
+    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin + Send + 'static
+{
+}
+
 impl<M: Member> Services<M> {
     pub fn keep_alive(&self, caller: Caller, requests: Messages, terms: Terms) -> Body {
-        let requests = Some(requests);
+        let requests = Requests::First(requests);
         let stream = KeepAlive { services: self.clone(), caller, requests, asked: VecDeque::new(), failed: None };
         Streamed::answering(stream, |stream| !stream.asked.is_empty(), terms)
     }
 }
 
-impl<M, B> KeepAlive<M, B>
-where
-    M: Member,
-    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin,
-{
-    /// Asks what has come.
-    fn ask(&mut self, cx: &mut Context<'_>) {
-        while let Some(requests) = &mut self.requests
-            && self.asked.len() < ON_THEIR_WAY_MAX
-        {
-            let Poll::Ready(message) = requests.poll_message(cx) else { return };
-            let request = message.map_err(unreadable).and_then(|message| {
-                message.map(pb::LeaseKeepAliveRequest::decode).transpose().map_err(|e| malformed(&e))
-            });
-            match request {
-                Ok(Some(request)) => {
-                    self.asked.push_back(self.services.0.call(self.caller.clone(), Request::LeaseKeepAlive(request)));
-                }
-                Ok(None) => self.requests = None,
-                Err(why) => {
-                    self.requests = None;
-                    self.failed = Some(why);
-                }
-            }
+/// Asks for one lease; `None` at the end of the requests.
+fn ask<M: Member>(
+    services: &Services<M>,
+    caller: &Caller,
+    message: Result<Option<Bytes>, Unread>,
+) -> Result<Option<Answer>, Status> {
+    let Some(message) = message.map_err(unreadable)? else { return Ok(None) };
+    let request = pb::LeaseKeepAliveRequest::decode(message).map_err(|e| malformed(&e))?;
+    Ok(Some(services.0.call(caller.clone(), Request::LeaseKeepAlive(request))))
+}
+
+/// Reads on until either side ends.
+async fn read_on<M: Member, B: Readable>(
+    services: Services<M>,
+    caller: Caller,
+    mut requests: Messages<B>,
+    asked: mpsc::Sender<Result<Answer, Status>>,
+) {
+    loop {
+        let Ok(room) = asked.reserve().await else { return };
+        let message = tokio::select! {
+            message = requests.message() => message,
+            () = asked.closed() => return,
+        };
+        match ask(&services, &caller, message) {
+            Ok(Some(answer)) => room.send(Ok(answer)),
+            Ok(None) => return,
+            Err(why) => return room.send(Err(why)),
         }
     }
 }
 
-impl<M, B> Stream for KeepAlive<M, B>
-where
-    M: Member,
-    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin,
-{
+impl<M: Member, B: Readable> KeepAlive<M, B> {
+    /// Asks what has come.
+    fn ask(&mut self, cx: &mut Context<'_>) {
+        while self.asked.len() < ON_THEIR_WAY_MAX {
+            let asked = match &mut self.requests {
+                Requests::First(requests) | Requests::Second(requests) => {
+                    let Poll::Ready(message) = requests.poll_message(cx) else { return };
+                    ask(&self.services, &self.caller, message)
+                }
+                Requests::Asked(asked) => {
+                    let Poll::Ready(asked) = asked.poll_recv(cx) else { return };
+                    asked.transpose()
+                }
+                Requests::Ended => return,
+            };
+            self.requests = match (std::mem::replace(&mut self.requests, Requests::Ended), &asked) {
+                (_, Ok(None) | Err(_)) => Requests::Ended,
+                (Requests::First(requests), _) => Requests::Second(requests),
+                (Requests::Second(requests), _) => self.hand_over(requests),
+                (later, _) => later,
+            };
+            match asked {
+                Ok(answer) => self.asked.extend(answer),
+                Err(why) => self.failed = Some(why),
+            }
+        }
+    }
+
+    fn hand_over(&self, requests: Messages<B>) -> Requests<B> {
+        let (out, asked) = mpsc::channel(ON_THEIR_WAY_MAX);
+        tokio::spawn(read_on(self.services.clone(), self.caller.clone(), requests, out));
+        Requests::Asked(asked)
+    }
+}
+
+impl<M: Member, B: Readable> Stream for KeepAlive<M, B> {
     type Item = Result<pb::LeaseKeepAliveResponse, Status>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -81,8 +138,8 @@ where
         this.ask(cx);
         let Some(first) = this.asked.front_mut() else {
             return match (&this.requests, this.failed.take()) {
-                (Some(_), _) => Poll::Pending,
-                (None, failed) => Poll::Ready(failed.map(Err)),
+                (Requests::Ended, failed) => Poll::Ready(failed.map(Err)),
+                _ => Poll::Pending,
             };
         };
         let answer = ready!(Pin::new(first).poll(cx)).unwrap_or(Err(api::Error::Stopped));

@@ -10,6 +10,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message as _;
 use server::{Request, Response as Answered};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -21,6 +22,7 @@ const WATCH: &str = "/etcdserverpb.Watch/Watch";
 /// Counts the bytes of keys, prolongs leases by their number, number 0 after a second, and never answers a put.
 struct Fake {
     leader: watch::Sender<bool>,
+    renewed: Arc<AtomicUsize>,
 }
 
 impl Member for Fake {
@@ -31,6 +33,7 @@ impl Member for Fake {
                 Ok(Answered::Range(pb::RangeResponse { count: r.key.len() as i64, ..Default::default() }))
             }
             Request::LeaseKeepAlive(r) => {
+                self.renewed.fetch_add(1, Ordering::Relaxed);
                 let response = pb::LeaseKeepAliveResponse { id: r.id, ttl: r.id, header: None };
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_secs(u64::from(r.id == 0))).await;
@@ -110,6 +113,10 @@ struct Seen {
 
 impl Server {
     async fn start() -> Server {
+        Server::with(&h2::client::Builder::new()).await
+    }
+
+    async fn with(client: &h2::client::Builder) -> Server {
         let (ours, theirs) = tokio::io::duplex(1 << 16);
         let (stop, stopped) = watch::channel(false);
         let (open, calls) = mpsc::channel(1);
@@ -121,11 +128,11 @@ impl Server {
             keepalive_timeout: Duration::ZERO,
             election_timeout: Duration::from_secs(1),
         };
-        let services = Services(Arc::new(Fake { leader: watch::channel(true).0 }));
+        let services = Services(Arc::new(Fake { leader: watch::channel(true).0, renewed: Arc::default() }));
         let port = Arc::new(Port { services, limits, stop: stopped, open: open.downgrade() });
         let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         tokio::spawn(builder.serve_connection(TokioIo::new(ours), Door(port.clone())));
-        let (client, connection) = h2::client::handshake(theirs).await.unwrap();
+        let (client, connection) = client.handshake(theirs).await.unwrap();
         tokio::spawn(connection);
         Server { client, stop, port, calls, open: Some(open) }
     }
@@ -318,6 +325,20 @@ async fn the_head_of_a_keepalive_stream_waits_for_an_answer_on_its_way() {
         let response = ended.await.unwrap();
         assert!(response.body().is_end_stream() && response.headers().contains_key("grpc-status"));
     }
+}
+
+/// Their answers wait for the client; their leases do not.
+#[tokio::test(start_paused = true)]
+async fn keepalives_count_though_nobody_reads_their_answers() {
+    let server = Server::with(h2::client::Builder::new().initial_window_size(50)).await;
+    let (response, mut stream) = server.send(KEEP_ALIVE, &[], &lease(1), true).await;
+    for id in 2..=500 {
+        stream.send_data(lease(id).into(), false).unwrap();
+        // Each comes when the window is full of the answers before it.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(server.port.services.0.renewed.load(Ordering::Relaxed), 500);
+    drop(response);
 }
 
 #[tokio::test(start_paused = true)]
