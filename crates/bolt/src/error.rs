@@ -57,7 +57,7 @@ impl std::fmt::Display for Error {
             Error::Io { what, source } => write!(f, "{what}: {source}"),
             Error::Misuse(what) => f.write_str(what),
             Error::Poisoned => f.write_str("an earlier commit failed; the database must be opened anew"),
-            Error::NotInMemory => f.write_str("a page is not in the cache"),
+            Error::NotInMemory => f.write_str("a page is not in memory"),
         }
     }
 }

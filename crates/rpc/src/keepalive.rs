@@ -9,11 +9,9 @@ use crate::services::{Services, status, unexpected};
 use crate::streams::{malformed, unreadable};
 use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
-use hyper::body::Incoming;
 use prost::Message as _;
 use server::{Request, Response};
 use std::collections::VecDeque;
-use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::sync::mpsc;
@@ -25,34 +23,24 @@ const ON_THEIR_WAY_MAX: usize = 1024;
 
 /// One answer a request, in order. Requests that come together are asked together: all leases of a client share a
 /// stream, and must not wait for one another.
-struct KeepAlive<M, B = Incoming> {
+struct KeepAlive<M> {
     services: Services<M>,
     caller: Caller,
-    requests: Requests<B>,
+    requests: Requests,
     asked: VecDeque<Answer>,
     /// What was wrong with a request: told after the answers to those before it.
     failed: Option<Status>,
 }
 
 /// Where requests come from.
-enum Requests<B> {
+enum Requests {
     /// None has come yet.
-    First(Messages<B>),
+    First(Messages),
     /// One has.
-    Second(Messages<B>),
+    Second(Messages),
     /// A task reads them, and asks.
     Asked(mpsc::Receiver<Result<Answer, Status>>),
     Ended,
-}
-
-/// Bounds of a body that can be read in a task.
-pub(crate) trait Readable:
-    http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin + Send + 'static
-{
-}
-impl<B> Readable for B where
-    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin + Send + 'static
-{
 }
 
 impl<M: Member> Services<M> {
@@ -75,10 +63,10 @@ fn ask<M: Member>(
 }
 
 /// Reads on until either side ends.
-async fn read_on<M: Member, B: Readable>(
+async fn read_on<M: Member>(
     services: Services<M>,
     caller: Caller,
-    mut requests: Messages<B>,
+    mut requests: Messages,
     asked: mpsc::Sender<Result<Answer, Status>>,
 ) {
     loop {
@@ -95,7 +83,7 @@ async fn read_on<M: Member, B: Readable>(
     }
 }
 
-impl<M: Member, B: Readable> KeepAlive<M, B> {
+impl<M: Member> KeepAlive<M> {
     /// Asks what has come.
     fn ask(&mut self, cx: &mut Context<'_>) {
         while self.asked.len() < ON_THEIR_WAY_MAX {
@@ -123,14 +111,14 @@ impl<M: Member, B: Readable> KeepAlive<M, B> {
         }
     }
 
-    fn hand_over(&self, requests: Messages<B>) -> Requests<B> {
+    fn hand_over(&self, requests: Messages) -> Requests {
         let (out, asked) = mpsc::channel(ON_THEIR_WAY_MAX);
         tokio::spawn(read_on(self.services.clone(), self.caller.clone(), requests, out));
         Requests::Asked(asked)
     }
 }
 
-impl<M: Member, B: Readable> Stream for KeepAlive<M, B> {
+impl<M: Member> Stream for KeepAlive<M> {
     type Item = Result<pb::LeaseKeepAliveResponse, Status>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {

@@ -306,6 +306,14 @@ impl<K: Keys, V: Clone + Weigh + Default> Node<K, V> {
         Some(Branch { weight: node.weight(), node })
     }
 
+    /// Splits a root that is too long, and makes the halves' parent the root.
+    fn grow_if_full(&mut self) {
+        if let Some(right) = self.split_if_full() {
+            let node = std::mem::take(self);
+            *self = Node::Inner(Inner::new(Branch { weight: node.weight(), node }, right));
+        }
+    }
+
     fn floor(&self, key: &K::Key) -> Option<(&K::Key, &V)> {
         #[cfg(test)]
         FLOOR_STEPS.set(FLOOR_STEPS.get() + 1);
@@ -353,10 +361,7 @@ impl<K: Keys, V: Clone + Weigh + Default> Tree<K, V> {
         let root = Arc::make_mut(&mut self.root);
         let updated = root.update(key, change);
         self.len += usize::from(updated.added);
-        if let Some(right) = root.split_if_full() {
-            let node = std::mem::take(root);
-            *root = Node::Inner(Inner::new(Branch { weight: node.weight(), node }, right));
-        }
+        root.grow_if_full();
         updated.result
     }
 
@@ -372,10 +377,7 @@ impl<K: Keys, V: Clone + Weigh + Default> Tree<K, V> {
         while items.peek().is_some() {
             let root = Arc::make_mut(&mut self.root);
             self.len += root.update_ascending(None, &mut items, &mut change);
-            if let Some(right) = root.split_if_full() {
-                let node = std::mem::take(root);
-                *root = Node::Inner(Inner::new(Branch { weight: node.weight(), node }, right));
-            }
+            root.grow_if_full();
         }
     }
 
