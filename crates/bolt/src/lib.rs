@@ -30,3 +30,6 @@ pub use node::Fill;
 pub use rev::RangeRev;
 pub use tx::WriteTx;
 pub use view::{Image, Range, View};
+
+/// What long work calls after each small step, with the bytes that it went through: it may wait, to let others go first.
+pub type Pace<'a> = &'a dyn Fn(usize);

@@ -1,10 +1,10 @@
 //! Nodes: pages being changed. Only touched pages are decoded; a commit merges what became small, splits what became
 //! large, and gives every node new pages.
 
-use crate::Error;
 use crate::page::{self, BRANCH, ELEMENT, HEADER, LEAF, Page};
 use crate::tx::Pages;
 use crate::view::DEPTH_MAX;
+use crate::{Error, Pace};
 use bytes::Bytes;
 
 /// How full a split leaves its pages.
@@ -200,7 +200,7 @@ impl Node {
 
     /// Writes the node and everything changed below it; answers the pieces it became: none when
     /// nothing is left in it.
-    pub fn spill(self, pages: &mut Pages, fill: Fill) -> Result<Vec<(Bytes, u64)>, Error> {
+    pub fn spill(self, pages: &mut Pages, fill: Fill, pace: Pace<'_>) -> Result<Vec<(Bytes, u64)>, Error> {
         let size = pages.page_size();
         let pieces = match self.kind {
             Kind::Leaf(items) => {
@@ -215,7 +215,7 @@ impl Node {
                     match child {
                         Child::Page(id) => spilled.push((key, Child::Page(id))),
                         Child::Node(node) => {
-                            let parts = node.spill(pages, fill)?;
+                            let parts = node.spill(pages, fill, pace)?;
                             spilled.extend(parts.into_iter().map(|(key, id)| (key, Child::Page(id))));
                         }
                     }
@@ -231,6 +231,7 @@ impl Node {
             let node = Node { kind, unbalanced: false };
             if node.len() > 0 {
                 written.push((node.first_key(), node.write(pages)?));
+                pace(size);
             }
         }
         Ok(written)

@@ -4,7 +4,7 @@ use crate::db::{Inner, State};
 use crate::node::{Child, Fill, Item, Kind, Node};
 use crate::page::{BUCKET_FLAG, ELEMENT, HEADER, Meta, NO_FREELIST};
 use crate::view::{DEPTH_MAX, Root, parse_bucket};
-use crate::{Db, Error, Options, View};
+use crate::{Db, Error, Options, Pace, View};
 use bytes::Bytes;
 use disk::SharedDisk;
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ pub(crate) struct Pages {
 
 /// Bytes of pages between two syncs of a large commit. They are not needed there, but somebody else's sync (the log's)
 /// waits for all that the device was given before it.
-const SYNC_EVERY: usize = 1 << 20;
+const SYNC_EVERY: usize = 256 << 10;
 
 impl Pages {
     pub fn page_size(&self) -> usize {
@@ -222,8 +222,13 @@ impl WriteTx {
     }
 
     /// Makes everything durable. On an error the file still holds the state before.
-    pub fn commit(mut self) -> Result<(), Error> {
-        let outcome = self.write_out();
+    pub fn commit(self) -> Result<(), Error> {
+        self.commit_paced(&|_| ())
+    }
+
+    /// The same, at the pace of others.
+    pub fn commit_paced(mut self, pace: Pace<'_>) -> Result<(), Error> {
+        let outcome = self.write_out(pace);
         self.finished = true;
         let mut state = self.db.state();
         state.writing = false;
@@ -240,25 +245,25 @@ impl WriteTx {
         }
     }
 
-    fn write_out(&mut self) -> Result<Meta, Error> {
+    fn write_out(&mut self, pace: Pace<'_>) -> Result<Meta, Error> {
         for (name, bucket) in std::mem::take(&mut self.buckets) {
             if bucket.changed {
-                let value = self.spill_bucket(bucket)?;
+                let value = self.spill_bucket(bucket, pace)?;
                 self.root.put(&mut self.pages, Item { key: name, value, flags: BUCKET_FLAG })?;
             }
         }
         let root = std::mem::replace(&mut self.root, Node::empty());
-        let root = match spill_tree(root, &mut self.pages, Fill::Half)? {
+        let root = match spill_tree(root, &mut self.pages, Fill::Half, pace)? {
             Child::Page(id) => id,
             Child::Node(node) => node.write(&mut self.pages)?,
         };
         let meta = Meta { root, freelist: NO_FREELIST, hwm: self.pages.hwm, txid: self.meta.txid + 1, ..self.meta };
-        self.write_pages(&meta)?;
+        self.write_pages(&meta, pace)?;
         Ok(meta)
     }
 
     /// Writes the bucket's tree; answers its header, with the tree inside when it is small.
-    fn spill_bucket(&mut self, bucket: Bucket) -> Result<Bytes, Error> {
+    fn spill_bucket(&mut self, bucket: Bucket, pace: Pace<'_>) -> Result<Bytes, Error> {
         let header = |root: u64| {
             let mut value = root.to_le_bytes().to_vec();
             value.extend(bucket.sequence.to_le_bytes());
@@ -268,7 +273,7 @@ impl WriteTx {
             Child::Page(id) => return Ok(header(id).into()),
             Child::Node(node) => *node,
         };
-        match spill_tree(node, &mut self.pages, bucket.fill)? {
+        match spill_tree(node, &mut self.pages, bucket.fill, pace)? {
             Child::Page(id) => Ok(header(id).into()),
             Child::Node(node) if fits_inline(&node, self.db.page_size) => {
                 let mut value = header(0);
@@ -279,7 +284,7 @@ impl WriteTx {
         }
     }
 
-    fn write_pages(&mut self, meta: &Meta) -> Result<(), Error> {
+    fn write_pages(&mut self, meta: &Meta, pace: Pace<'_>) -> Result<(), Error> {
         let size = self.db.page_size as u64;
         self.grow((meta.hwm + 1) * size)?;
         let dirty = std::mem::take(&mut self.pages.dirty);
@@ -290,7 +295,7 @@ impl WriteTx {
             for inner in 1..bytes.len() as u64 / size {
                 self.db.forget(id + inner);
             }
-            if !run.is_empty() && (at + run.len() as u64 != id * size || run.len() > 1 << 20) {
+            if !run.is_empty() && (at + run.len() as u64 != id * size || run.len() >= SYNC_EVERY) {
                 self.db.file.write_at(&run, at).map_err(Error::io("write pages"))?;
                 unsynced += run.len();
                 run.clear();
@@ -302,6 +307,7 @@ impl WriteTx {
             if run.is_empty() {
                 at = id * size;
             }
+            pace(bytes.len());
             run.extend(bytes);
         }
         if !run.is_empty() {
@@ -387,7 +393,7 @@ fn find(root: &mut Node, pages: &mut Pages, key: &[u8]) -> Result<Option<Bytes>,
 }
 
 /// Merges, splits and writes until one root is left: a page, or a node that fits one page and is not yet written.
-fn spill_tree(mut node: Node, pages: &mut Pages, fill: Fill) -> Result<Child, Error> {
+fn spill_tree(mut node: Node, pages: &mut Pages, fill: Fill, pace: Pace<'_>) -> Result<Child, Error> {
     node.rebalance(pages)?;
     loop {
         match &mut node.kind {
@@ -404,7 +410,7 @@ fn spill_tree(mut node: Node, pages: &mut Pages, fill: Fill) -> Result<Child, Er
             }
             _ => {}
         }
-        let parts = node.spill(pages, fill)?;
+        let parts = node.spill(pages, fill, pace)?;
         match parts.as_slice() {
             [] => return Ok(Child::Node(Box::new(Node::empty()))),
             [(_, id)] => return Ok(Child::Page(*id)),
@@ -431,30 +437,29 @@ fn fits_inline(node: &Node, page_size: usize) -> bool {
 impl Db {
     /// Copies everything into a new file, in key order, well filled, and leaves no free page (etcd's defragmentation).
     /// The target is durable when this returns.
-    pub fn copy_to(&self, target: &Db, pace: &mut dyn FnMut(usize)) -> Result<(), Error> {
+    pub fn copy_to(&self, target: &Db, pace: Pace<'_>) -> Result<(), Error> {
         const BATCH: usize = 10_000;
         let view = self.view();
         for name in view.buckets()? {
             let mut tx = target.begin()?;
             tx.create_bucket(&name)?;
-            let (mut n, mut bytes) = (0, 0);
+            let mut n = 0;
             tx.set_sequence(&name, view.sequence(&name)?.unwrap_or(0))?;
             let mut range = view.range(&name, Bound::Unbounded, Bound::Unbounded)?;
             while let Some((key, value, flags)) = range.advance()? {
                 if flags & BUCKET_FLAG != 0 {
                     return Err(Error::Misuse("buckets inside buckets can't be copied; etcd makes none"));
                 }
-                bytes += key.len() + value.len();
+                pace(key.len() + value.len());
                 tx.put(&name, key, value, Fill::Append)?;
                 n += 1;
                 if n == BATCH {
-                    tx.commit()?;
-                    pace(bytes);
-                    (n, bytes) = (0, 0);
+                    tx.commit_paced(pace)?;
+                    n = 0;
                     tx = target.begin()?;
                 }
             }
-            tx.commit()?;
+            tx.commit_paced(pace)?;
         }
         Ok(())
     }
@@ -466,6 +471,6 @@ impl Db {
         }
         let options = Options { page_size: Some(self.page_size()), ..self.0.options.clone() };
         let target = Db::open(disk, path, Options { read_only: false, ..options })?;
-        self.copy_to(&target, &mut |_| ())
+        self.copy_to(&target, &|_| ())
     }
 }

@@ -16,7 +16,7 @@ use tokio_stream::Stream;
 use tonic::{Code, Status};
 
 /// Bytes of a stream's messages that are sent together when they are there together.
-const TOGETHER: usize = 32 << 10;
+pub(crate) const TOGETHER: usize = 32 << 10;
 
 /// Bytes that are handed to the connection at once: other calls of the thread get their turn in between.
 const PIECE: usize = 64 << 10;

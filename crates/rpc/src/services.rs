@@ -55,6 +55,6 @@ impl<M: Member> Services<M> {
         // A task of its own: requests are taken also while the client does not read the responses.
         tokio::spawn(forward(requests, stream.requests, failed));
         let watching = Watching::new(stream.responses, stream.taken, failure);
-        Streamed::appending(watching, crate::streams::Response::append, |_| false, terms)
+        Streamed::appending(watching, crate::streams::Responses::append, |_| false, terms)
     }
 }

@@ -1,8 +1,8 @@
 //! What flows out of streamed calls: how each kind of stream ends, and grpc-go's texts for requests that can't be read.
 
-use crate::answers::{append, append_pieces};
+use crate::answers::{TOGETHER, append, append_pieces};
 use crate::backend::{Pieces, Told};
-use crate::messages::{Messages, Unread};
+use crate::messages::{Messages, PREFIX, Unread};
 use crate::services::status;
 use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
@@ -59,43 +59,77 @@ pub(crate) struct Watching {
     ended: bool,
 }
 
-/// A burst on its way out.
-struct Parts {
+/// Responses that are alike but for the watcher's id: header and events are encoded already.
+#[derive(Clone)]
+pub(crate) struct Parts {
     /// The field `header`, encoded.
     header: Bytes,
-    watch_ids: std::vec::IntoIter<i64>,
+    watch_ids: Vec<i64>,
     events: Arc<Events>,
 }
 
-/// A response of a watch stream.
-pub(crate) enum Response {
-    Whole(pb::WatchResponse),
-    /// One of a burst: header and events are encoded already.
-    Part {
-        header: Bytes,
-        watch_id: i64,
-        events: Arc<Events>,
-    },
+/// Responses of a watch stream.
+pub(crate) enum Responses {
+    One(pb::WatchResponse),
+    Parts(Parts),
 }
 
-impl Response {
-    /// Adds it with its prefix.
+/// Bytes of the field `watch_id` at most.
+const ID_MAX: usize = 11;
+
+impl Responses {
+    /// Adds them with their prefixes.
     pub fn append(&self, out: &mut Vec<u8>, gzip: bool) -> Result<(), Status> {
         match self {
-            Response::Whole(response) => append(out, response, gzip),
-            Response::Part { header, watch_id, events } => {
-                // Fields in the order of their numbers, as everyone encodes them: header, id, events.
-                let id = pb::WatchResponse { watch_id: *watch_id, ..Default::default() };
-                append_pieces(out, &[header, &id.encode_to_vec(), events.encoded()], gzip)
-            }
+            Responses::One(response) => append(out, response, gzip),
+            Responses::Parts(parts) => parts.append(out, gzip),
         }
     }
+}
+
+impl Parts {
+    /// Bytes that each takes at most.
+    fn each(&self) -> usize {
+        PREFIX + self.header.len() + ID_MAX + self.events.encoded().len()
+    }
+
+    fn append(&self, out: &mut Vec<u8>, gzip: bool) -> Result<(), Status> {
+        if !gzip {
+            out.reserve(self.watch_ids.len() * self.each());
+        }
+        for watch_id in &self.watch_ids {
+            let mut room = [0; ID_MAX];
+            let id = id_field(*watch_id, &mut room);
+            // Fields in the order of their numbers, as everyone encodes them: header, id, events.
+            append_pieces(out, &[&self.header, id, self.events.encoded()], gzip)?;
+        }
+        Ok(())
+    }
+
+    /// The first of them, as many as go out together; the others stay.
+    fn split(&mut self, together: usize) -> Parts {
+        let count = (together / self.each()).clamp(1, self.watch_ids.len().max(1));
+        let rest = self.watch_ids.split_off(count.min(self.watch_ids.len()));
+        let watch_ids = std::mem::replace(&mut self.watch_ids, rest);
+        Parts { watch_ids, ..self.clone() }
+    }
+}
+
+/// The field `watch_id`, which is left out when it is 0.
+fn id_field(watch_id: i64, room: &mut [u8; ID_MAX]) -> &[u8] {
+    const WATCH_ID: u32 = 2;
+    let mut left = room.as_mut_slice();
+    if watch_id != 0 {
+        prost::encoding::int64::encode(WATCH_ID, &watch_id, &mut left);
+    }
+    let length = ID_MAX - left.len();
+    room.get(..length).unwrap_or_default()
 }
 
 impl From<Burst> for Parts {
     fn from(burst: Burst) -> Parts {
         let header = pb::WatchResponse { header: Some(burst.header), ..Default::default() };
-        Parts { header: header.encode_to_vec().into(), watch_ids: burst.watch_ids.into_iter(), events: burst.events }
+        Parts { header: header.encode_to_vec().into(), watch_ids: burst.watch_ids, events: burst.events }
     }
 }
 
@@ -104,14 +138,14 @@ impl Watching {
         Watching { told, taken, burst: None, failed: Some(failed), ended: false }
     }
 
-    /// The next of a burst that has begun.
-    fn next_part(&mut self) -> Option<Response> {
-        let Parts { header, watch_ids, events } = self.burst.as_mut()?;
-        let Some(watch_id) = watch_ids.next() else {
-            self.burst = None;
-            return None;
-        };
-        Some(Response::Part { header: header.clone(), watch_id, events: events.clone() })
+    /// The next of a burst that has begun, as many as go out together.
+    fn next_parts(&mut self) -> Option<Parts> {
+        let mut burst = self.burst.take()?;
+        let parts = burst.split(TOGETHER);
+        if !burst.watch_ids.is_empty() {
+            self.burst = Some(burst);
+        }
+        Some(parts)
     }
 
     /// Why the client's side ended, if it failed.
@@ -124,7 +158,7 @@ impl Watching {
 }
 
 impl Stream for Watching {
-    type Item = Result<Response, Status>;
+    type Item = Result<Responses, Status>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
@@ -135,12 +169,13 @@ impl Stream for Watching {
             this.ended = true;
             return Poll::Ready(Some(Err(why)));
         }
-        let response = loop {
-            if let Some(part) = this.next_part() {
-                break part;
+        let (responses, count) = loop {
+            if let Some(parts) = this.next_parts() {
+                let count = parts.watch_ids.len();
+                break (Responses::Parts(parts), count);
             }
             match std::task::ready!(this.told.poll_recv(cx)) {
-                Some(Told::Response(response)) => break Response::Whole(response),
+                Some(Told::Response(response)) => break (Responses::One(response), 1),
                 Some(Told::Burst(burst)) => this.burst = Some(burst.into()),
                 None => {
                     this.ended = true;
@@ -150,8 +185,8 @@ impl Stream for Watching {
                 }
             }
         };
-        this.taken.fetch_add(1, Ordering::Relaxed);
-        Poll::Ready(Some(Ok(response)))
+        this.taken.fetch_add(count, Ordering::Relaxed);
+        Poll::Ready(Some(Ok(responses)))
     }
 }
 
@@ -242,7 +277,7 @@ mod tests {
     }
 
     /// Any hub makes them: here one that watches a key three times.
-    fn a_burst() -> (Burst, Vec<pb::WatchResponse>) {
+    fn a_burst(value: usize) -> (Burst, Vec<pb::WatchResponse>) {
         use api::pb::mvccpb::KeyValue;
         use store::watch::{Config, Effect, Hub, Input, StreamId};
         let config = Config {
@@ -264,7 +299,8 @@ mod tests {
             );
         }
         out.clear();
-        let kv = Arc::new(KeyValue { key: "k".into(), value: "v".into(), mod_revision: 2, ..Default::default() });
+        let kv =
+            Arc::new(KeyValue { key: "k".into(), value: vec![7; value].into(), mod_revision: 2, ..Default::default() });
         let change = store::Change { revision: 2, events: [store::Event::Put { kv, prev: store::Prev::None }].into() };
         hub.handle(Input::Published { revision: 2, term: 3, changes: vec![change] }, &mut out);
         match out.pop() {
@@ -275,22 +311,23 @@ mod tests {
 
     #[tokio::test]
     async fn the_responses_of_a_burst_are_what_each_would_be_alone() {
-        let (burst, whole) = a_burst();
-        assert_eq!(whole.iter().map(|r| (r.watch_id, r.events.len())).collect::<Vec<_>>(), [(0, 1), (1, 1), (2, 1)]);
-        for gzip in [false, true] {
+        for (value, gzip, turns) in [(1, false, 1), (1, true, 1), (TOGETHER / 2, false, 3), (TOGETHER * 2, true, 3)] {
+            let (burst, whole) = a_burst(value);
+            let ids: Vec<_> = whole.iter().map(|r| (r.watch_id, r.events.len())).collect();
+            assert_eq!(ids, [(0, 1), (1, 1), (2, 1)]);
             let (told, incoming) = mpsc::channel(8);
             let (_failed, failure) = oneshot::channel();
             let taken = Arc::<AtomicUsize>::default();
             let mut watching = Watching::new(incoming, taken.clone(), failure);
             told.send(Told::Burst(burst.clone())).await.unwrap();
-            for (n, whole) in whole.iter().enumerate() {
-                let part = watching.next().await.unwrap().unwrap_or_else(|e| unreachable!("{e}"));
-                let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-                part.append(&mut ours, gzip).unwrap();
-                append(&mut theirs, whole, gzip).unwrap();
-                assert_eq!(ours, theirs);
-                assert_eq!(taken.load(Ordering::Relaxed), n + 1);
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            for turn in 1..=turns {
+                let parts = watching.next().await.unwrap().unwrap_or_else(|e| unreachable!("{e}"));
+                parts.append(&mut ours, gzip).unwrap();
+                assert_eq!(taken.load(Ordering::Relaxed), whole.len() * turn / turns);
             }
+            whole.iter().for_each(|whole| append(&mut theirs, whole, gzip).unwrap());
+            assert_eq!(ours, theirs, "{value} bytes, gzip {gzip}");
         }
     }
 }

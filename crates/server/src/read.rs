@@ -2,19 +2,19 @@
 
 use crate::{Request, Response};
 use api::pb::etcdserverpb as pb;
-use store::{Applied, Error};
+use store::{Applied, Error, Pace};
 
-/// Runs a read. `Error::Fatal` means that the page store failed: the member must stop.
+/// Runs a read at the pace of others. `Error::Fatal` means that the page store failed: the member must stop.
 ///
 /// # Errors
 /// `Refused` is the client's answer.
-pub fn run(applied: &Applied, request: Request) -> Result<Response, Error> {
+pub fn run(applied: &Applied, request: Request, pace: Pace<'_>) -> Result<Response, Error> {
     match request {
-        Request::Range(r) => applied.range(&r).map(Response::Range),
-        Request::Txn(r) => applied.read_txn(&r).map(Response::Txn),
-        Request::HashKv(r) => hash_kv(applied, r.revision),
+        Request::Range(r) => applied.unhurried_range(&r, pace).map(Response::Range),
+        Request::Txn(r) => applied.unhurried_read_txn(&r, pace).map(Response::Txn),
+        Request::HashKv(r) => hash_kv(applied, r.revision, pace),
         Request::Hash(_) => {
-            let hash = applied.hash()?;
+            let hash = applied.hash(pace)?;
             Ok(Response::Hash(pb::HashResponse { header: Some(applied.header()), hash }))
         }
         Request::MemberList(_) => Ok(Response::MemberList(pb::MemberListResponse {
@@ -35,8 +35,8 @@ pub fn quick(applied: &Applied, request: &Request) -> Option<Result<Response, Er
     }
 }
 
-fn hash_kv(applied: &Applied, revision: i64) -> Result<Response, Error> {
-    let hash = applied.hash_kv(revision)?;
+fn hash_kv(applied: &Applied, revision: i64, pace: Pace<'_>) -> Result<Response, Error> {
+    let hash = applied.hash_kv(revision, pace)?;
     Ok(Response::HashKv(pb::HashKvResponse {
         header: Some(applied.header()),
         hash: hash.hash,

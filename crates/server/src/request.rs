@@ -3,6 +3,7 @@
 use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
 use prost::Message as _;
+use store::Pace;
 
 /// One unary call.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,10 +96,10 @@ impl Encoded {
 }
 
 impl Response {
-    /// Encodes a large range. For threads that have time: a list of everything takes tens of milliseconds.
-    pub fn encode_if_large(self) -> Response {
+    /// Encodes a large range, at the pace of others: a list of everything takes tens of milliseconds.
+    pub fn encode_if_large(self, pace: Pace<'_>) -> Response {
         match self {
-            Response::Range(range) if is_large(&range) => Response::LargeRange(encode(range)),
+            Response::Range(range) if is_large(&range) => Response::LargeRange(encode(range, pace)),
             other => other,
         }
     }
@@ -113,7 +114,7 @@ fn is_large(range: &pb::RangeResponse) -> bool {
 }
 
 /// What prost makes of the whole, pair by pair: each is dropped when it is encoded, and with it the pages it held.
-fn encode(range: pb::RangeResponse) -> Encoded {
+fn encode(range: pb::RangeResponse, pace: Pace<'_>) -> Encoded {
     let pb::RangeResponse { header, kvs, more, count } = range;
     let mut pieces = Vec::new();
     let head = pb::RangeResponse { header, ..pb::RangeResponse::default() };
@@ -121,6 +122,7 @@ fn encode(range: pb::RangeResponse) -> Encoded {
     head.encode_raw(&mut piece);
     for kv in kvs {
         if piece.len() + FIELD + kv.encoded_len() > PIECE && !piece.is_empty() {
+            pace(piece.len());
             pieces.push(std::mem::replace(&mut piece, Vec::with_capacity(PIECE)).into());
         }
         prost::encoding::message::encode(KVS, &kv, &mut piece);
@@ -151,7 +153,7 @@ mod tests {
     fn a_large_range_is_encoded_in_pieces_as_prost_would_encode_the_whole() {
         for (pairs, value) in [(3000, 100), (3, PIECE), (1, 3 * PIECE), (200_000, 0)] {
             let whole = range(pairs, value).encode_to_vec();
-            let Response::LargeRange(encoded) = Response::Range(range(pairs, value)).encode_if_large() else {
+            let Response::LargeRange(encoded) = Response::Range(range(pairs, value)).encode_if_large(&|_| ()) else {
                 unreachable!("{pairs} pairs of {value} bytes are large")
             };
             assert!(encoded.to_vec() == whole, "{pairs} pairs of {value} bytes");
@@ -164,6 +166,6 @@ mod tests {
     #[test]
     fn a_small_range_stays_as_it_is() {
         let small = Response::Range(range(10, 100));
-        assert_eq!(small.clone().encode_if_large(), small);
+        assert_eq!(small.clone().encode_if_large(&|_| ()), small);
     }
 }

@@ -94,7 +94,7 @@ impl World {
     }
 
     fn finish_job(&mut self) {
-        let done = self.jobs.remove(0).run(&mut |_| {}).unwrap();
+        let done = self.jobs.remove(0).run(&|_| ()).unwrap();
         self.member.checkpointed(self.now_ms, done).unwrap();
         self.turn();
     }

@@ -333,7 +333,7 @@ impl World {
                 self.say(|| "checkpoint".into());
                 outcome
             }
-            (None, Some(job), _) => job.run(&mut |_| {}).map(|done| self.done = Some(done)),
+            (None, Some(job), _) => job.run(&|_| ()).map(|done| self.done = Some(done)),
             _ => Ok(()),
         };
         match outcome {

@@ -1,6 +1,6 @@
 //! What apply publishes: one immutable state that any thread may read for as long as it likes.
 
-use crate::backend::{AtOnce, Backend, NotAtOnce, Records};
+use crate::backend::{AtOnce, Backend, NotAtOnce, Records, Unhurried};
 use crate::index::{Item, KeyIndex, Span};
 use crate::members::{Downgrade, Member};
 use crate::tree::{Strings, Tree, Weigh};
@@ -8,6 +8,7 @@ use crate::{Change, Error, Event, History, Prev};
 use api::pb::etcdserverpb as pb;
 use api::pb::mvccpb::KeyValue;
 use api::raft::ConfState;
+use bolt::Pace;
 use bytes::Bytes;
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
@@ -141,9 +142,18 @@ impl Applied {
 
     /// Range at this state (reference/semantics.md 2).
     pub fn range(&self, r: &pb::RangeRequest) -> Result<pb::RangeResponse, Error> {
-        let mut response = self.range_at(r, self.revision)?;
+        self.unhurried_range(r, &|_| ())
+    }
+
+    /// The same, at the pace of others.
+    pub fn unhurried_range(&self, r: &pb::RangeRequest, pace: Pace<'_>) -> Result<pb::RangeResponse, Error> {
+        let mut response = self.range_from(&self.unhurried(pace), r, self.revision)?;
         response.header = Some(self.header());
         Ok(response)
+    }
+
+    fn unhurried<'a>(&'a self, pace: Pace<'a>) -> Unhurried<'a> {
+        Unhurried { backend: &self.backend, pace }
     }
 
     /// The same if it takes only microseconds: few keys, little data, no waiting for the device. Else `None`.
@@ -184,11 +194,7 @@ impl Applied {
         limit <= QUICK_KEYS || self.keys.count(span) <= QUICK_KEYS
     }
 
-    /// Range without a header; `current` is one past the published revision inside a writing txn.
-    pub(crate) fn range_at(&self, r: &pb::RangeRequest, current: i64) -> Result<pb::RangeResponse, Error> {
-        self.range_from(&self.backend, r, current)
-    }
-
+    /// Range without a header.
     fn range_from<R: Records>(
         &self,
         records: &R,
@@ -207,7 +213,12 @@ impl Applied {
 
     /// A read-only txn (semantics 5.10).
     pub fn read_txn(&self, r: &pb::TxnRequest) -> Result<pb::TxnResponse, Error> {
-        self.read_txn_from(&self.backend, r)
+        self.unhurried_read_txn(r, &|_| ())
+    }
+
+    /// The same, at the pace of others.
+    pub fn unhurried_read_txn(&self, r: &pb::TxnRequest, pace: Pace<'_>) -> Result<pb::TxnResponse, Error> {
+        self.read_txn_from(&self.unhurried(pace), r)
     }
 
     /// The same if it takes only microseconds, as [`Applied::quick_range`].
@@ -267,7 +278,7 @@ impl Applied {
     }
 
     /// HashKV, equal to Go's (semantics 10.4).
-    pub fn hash_kv(&self, revision: i64) -> Result<KvHash, Error> {
+    pub fn hash_kv(&self, revision: i64, pace: Pace<'_>) -> Result<KvHash, Error> {
         // As Go: a stored hash first, also that of a compaction at 0; negative revisions hash nothing.
         if let Some(stored) = self.hashes.iter().find(|h| h.revision == revision) {
             return Ok(*stored);
@@ -287,6 +298,7 @@ impl Applied {
             if rev.main > at {
                 break;
             }
+            pace(value.len());
             let keep = || -> Result<bool, Error> {
                 let history = self.keys.get(&key_of(&value)?);
                 Ok(history.and_then(|h| h.at(at)).is_some_and(|i| i.rev == rev && i.version > 0))
@@ -297,7 +309,7 @@ impl Applied {
     }
 
     /// The CRC of every bucket (semantics 10.3).
-    pub fn hash(&self) -> Result<u32, Error> {
+    pub fn hash(&self, pace: Pace<'_>) -> Result<u32, Error> {
         use crate::schema;
         let mut crc = 0;
         let mut add = |bytes: &[u8]| crc = crc32c::crc32c_append(crc, bytes);
@@ -308,6 +320,7 @@ impl Applied {
                 while let Some((rev, tombstone, value)) = revisions.advance()? {
                     add(&schema::revision_key(rev, tombstone));
                     add(&value);
+                    pace(value.len());
                 }
                 continue;
             }
@@ -542,14 +555,14 @@ pub struct RangeStream {
 
 impl RangeStream {
     /// The next chunk; the last one has header, count and more.
-    pub fn next_chunk(&mut self) -> Result<Option<pb::RangeResponse>, Error> {
+    pub fn next_chunk(&mut self, pace: Pace<'_>) -> Result<Option<pb::RangeResponse>, Error> {
         if self.done {
             return Ok(None);
         }
         let left = if self.request.limit > 0 { self.request.limit - self.sent } else { i64::MAX };
         let mut r = self.request.clone();
         r.limit = self.chunk.min(left);
-        let mut response = self.applied.range_at(&r, self.applied.revision)?;
+        let mut response = self.applied.range_from(&self.applied.unhurried(pace), &r, self.applied.revision)?;
         let size = response.encoded_len();
         self.sent += response.kvs.len() as i64;
         let exhausted = !response.more || self.sent >= self.request.limit && self.request.limit > 0;

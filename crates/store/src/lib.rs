@@ -27,6 +27,7 @@ mod wheel;
 
 pub use applied::{Applied, KvHash, Lease, RangeStream};
 pub use apply::{Applying, ApplyingConf, Effect, Reply};
+pub use bolt::Pace;
 pub use change::{Change, Event, History, Prev};
 pub use error::Error;
 pub use members::{Downgrade, Member, member_json};

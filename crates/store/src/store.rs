@@ -11,7 +11,7 @@ use crate::tree::Tree;
 use crate::{Change, Error, Event, schema};
 use api::pb::{etcdserverpb as pb, leasepb};
 use api::raft::ConfState;
-use bolt::{Db, Fill};
+use bolt::{Db, Fill, Pace};
 use bytes::Bytes;
 use disk::SharedDisk;
 use prost::Message as _;
@@ -554,25 +554,19 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Writes everything in one transaction. `pace` is told the bytes put and may wait.
-    pub fn run(&mut self, pace: &mut dyn FnMut(usize)) -> Result<(), Error> {
-        const SLICE: usize = 64 << 10;
+    /// Writes everything in one transaction, at the pace of others.
+    pub fn run(&mut self, pace: Pace<'_>) -> Result<(), Error> {
         failpoint::point!("beforeStartDBTxn");
         let mut tx = self.db.begin()?;
         failpoint::point!("afterStartDBTxn");
-        let mut bytes = 0;
         for (rev, record) in self.layer.revs.iter() {
             let key = Bytes::from(schema::revision_key(*rev, record.tombstone));
+            pace(key.len() + record.value.as_ref().map_or(0, Bytes::len));
             match &record.value {
                 Some(value) => {
-                    bytes += key.len() + value.len();
                     tx.put(schema::KEY.as_bytes(), key, value.clone(), Fill::Append)?;
                 }
                 None => drop(tx.delete(schema::KEY.as_bytes(), &key)?),
-            }
-            if bytes >= SLICE {
-                pace(bytes);
-                bytes = 0;
             }
         }
         for ((bucket, key), value) in self.layer.other.iter() {
@@ -582,7 +576,7 @@ impl Checkpoint {
             }
         }
         failpoint::point!("beforeCommit");
-        tx.commit()?;
+        tx.commit_paced(pace)?;
         failpoint::point!("afterCommit");
         Ok(())
     }
@@ -613,7 +607,7 @@ impl Defragment {
     ///
     /// # Errors
     /// Refused, as in Go etcd: the copy could not be made (no space, say); the old file stays. Fatal: the rename failed.
-    pub fn run(&mut self, pace: &mut dyn FnMut(usize)) -> Result<(), Error> {
+    pub fn run(&mut self, pace: Pace<'_>) -> Result<(), Error> {
         let db = match self.copy(pace) {
             Ok(db) => db,
             Err(e) => {
@@ -629,7 +623,7 @@ impl Defragment {
         Ok(())
     }
 
-    fn copy(&self, pace: &mut dyn FnMut(usize)) -> Result<Db, Error> {
+    fn copy(&self, pace: Pace<'_>) -> Result<Db, Error> {
         if self.disk.exists(&self.tmp).map_err(io)? {
             self.disk.remove_file(&self.tmp).map_err(io)?;
         }

@@ -113,7 +113,7 @@ fn a_compaction_finishes_and_keeps_its_hash_though_others_were_asked_for_meanwhi
     // … and did their work.
     let mut other = with_history();
     other.compact(30);
-    assert_eq!(world.publish().0.hash().unwrap(), other.publish().0.hash().unwrap());
+    assert_eq!(world.publish().0.hash(&|_| ()).unwrap(), other.publish().0.hash(&|_| ()).unwrap());
 }
 
 #[test]

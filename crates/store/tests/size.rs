@@ -83,7 +83,7 @@ fn what_a_checkpoint_is_writing_counts_once() {
     let before = sizes(&world.store);
     let mut checkpoint = world.store.freeze().unwrap();
     assert!(sizes(&world.store).0 - before.0 < 4096, "frozen");
-    checkpoint.run(&mut |_| {}).unwrap();
+    checkpoint.run(&|_| ()).unwrap();
     assert!(sizes(&world.store).0 - before.0 < 4096, "written, and not taken back yet");
     world.store.checkpointed(checkpoint).unwrap();
 }

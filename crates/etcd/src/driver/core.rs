@@ -1,6 +1,7 @@
 //! The core's thread: member, log and apply, inline. It alone decides; everything that queued while the last sync
 //! ran goes through the next one together.
 
+use super::courtesy::Courtesy;
 use super::post::Post;
 use super::readers::{Job, Readers};
 use super::{Clock, Inbox, Shared, Ticket};
@@ -86,6 +87,7 @@ impl Core {
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return Ok(false),
         };
+        self.shared.calls.count();
         let now = self.clock.now_ms();
         let rest = self.inbox.try_iter().take(BATCH_MAX);
         for message in first.into_iter().chain(rest) {
@@ -146,10 +148,10 @@ impl Core {
 }
 
 /// The thread that writes checkpoints, one at a time.
-pub fn checkpointer(jobs: &Receiver<Box<server::member::CheckpointJob>>, inbox: &Inbox) {
+pub fn checkpointer(jobs: &Receiver<Box<server::member::CheckpointJob>>, inbox: &Inbox, shared: Arc<Shared>) {
+    let courtesy = Courtesy::new(shared);
     for job in jobs {
-        // Writing in slices with the processor given up between them keeps the log's syncs on time.
-        match job.run(&mut |_bytes| std::thread::yield_now()) {
+        match job.run(&|bytes| courtesy.step(bytes)) {
             Ok(done) => {
                 if inbox.send(Message::Checkpointed(Box::new(done))).is_err() {
                     return;

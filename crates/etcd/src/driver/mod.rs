@@ -8,6 +8,7 @@
 //! ```
 
 pub mod core;
+pub mod courtesy;
 pub mod door;
 pub mod hub;
 mod net;
@@ -55,6 +56,8 @@ pub struct Shared {
     pub healthy: watch::Sender<bool>,
     /// The member published its attributes.
     pub serving: AtomicBool,
+    /// What long work looks at to learn whether anyone waits.
+    pub calls: courtesy::Calls,
     /// Bytes; sizes the chunks of RangeStream.
     pub max_request_bytes: usize,
     pub progress_interval_ms: u64,

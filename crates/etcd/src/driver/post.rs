@@ -101,6 +101,7 @@ pub async fn deliver(mut deliveries: Deliveries, shared: Arc<Shared>, readers: R
 
 /// Runs a read here if it is quick, else on a reader.
 pub fn run(shared: &Shared, readers: &Readers, ticket: Ticket, request: Request) {
+    shared.calls.count();
     let applied = shared.applied.load();
     match read::quick(&applied, &request) {
         Some(Ok(response)) => ticket.answer(Ok(response)),

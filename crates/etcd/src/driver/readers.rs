@@ -5,6 +5,7 @@
 //! a thread of its own: clients that stop reading must not take the pool away from the others. What it looks at is held
 //! in the page store meanwhile; a client that takes nothing for [`STALL_MAX`] is let go.
 
+use super::courtesy::Courtesy;
 use super::{Chunks, Image, Shared, Ticket, background, core::die};
 use api::pb::etcdserverpb as pb;
 use crossbeam_channel::{Sender, TrySendError, bounded};
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use store::watch::{HistoryJob, HistoryResult};
-use store::{Applied, Error};
+use store::{Applied, Error, Pace};
 use tokio::sync::mpsc;
 
 /// Reads that may wait for a thread; beyond it clients are told that there are too many.
@@ -25,6 +26,8 @@ const SNAPSHOT_CHUNK: usize = 32 * 1024;
 const STREAMS_MAX: usize = 256;
 /// A stream whose client takes nothing for so long ends: it holds pages that could be free.
 const STALL_MAX: Duration = Duration::from_secs(300);
+/// A piece of history counts as so many bytes of work: more than a look at the clock is worth.
+const HISTORY: usize = 1 << 20;
 /// How long a full stream waits before it looks again.
 const STALL_PACE: Duration = Duration::from_millis(2);
 
@@ -54,8 +57,9 @@ impl Readers {
         for n in 0..threads {
             let (queue, shared) = (queue.clone(), shared.clone());
             background(format!("reader-{n}"), move || {
+                let courtesy = Courtesy::new(shared.clone());
                 for job in queue {
-                    work(&shared, job);
+                    work(&shared, job, &courtesy);
                 }
             })?;
         }
@@ -96,7 +100,7 @@ impl Readers {
         let (hand, taken) = bounded(1);
         let started = background("stream".into(), move || {
             if let Ok(job) = taken.recv() {
-                work(&shared, job);
+                work(&shared, job, &Courtesy::new(shared.clone()));
             }
             streams.fetch_sub(1, Ordering::Relaxed);
         });
@@ -129,18 +133,19 @@ fn send<T>(out: &mpsc::Sender<T>, mut message: T) -> bool {
     }
 }
 
-fn work(shared: &Shared, job: Job) {
+fn work(shared: &Shared, job: Job, courtesy: &Courtesy) {
     let applied = shared.applied.load_full();
+    let pace: Pace<'_> = &|bytes| courtesy.step(bytes);
     match job {
         Job::Read { ticket: Ticket::Chunks(out), request: Request::Range(request) } => {
-            range_stream(&applied, shared.max_request_bytes, &request, &out);
+            range_stream(&applied, shared.max_request_bytes, &request, &out, pace);
         }
-        Job::Read { ticket, request } => match read::run(&applied, request) {
-            Ok(response) => ticket.answer(Ok(response.encode_if_large())),
+        Job::Read { ticket, request } => match read::run(&applied, request, pace) {
+            Ok(response) => ticket.answer(Ok(response.encode_if_large(pace))),
             Err(Error::Refused(e)) => ticket.answer(Err(e)),
             Err(Error::Fatal(text)) => die(&server::Fatal::new(text)),
         },
-        Job::Snapshot { ticket: Ticket::Image(out) } => snapshot(&applied, &out),
+        Job::Snapshot { ticket: Ticket::Image(out) } => snapshot(&applied, &out, pace),
         Job::Snapshot { ticket } => ticket.answer(Err(api::Error::Other("not a snapshot stream".into()))),
         Job::History { job, reply } => {
             let result: HistoryResult = match job.run(&*applied) {
@@ -148,11 +153,18 @@ fn work(shared: &Shared, job: Job) {
                 Err(e) => die(&server::Fatal::new(e.to_string())),
             };
             reply.history(result);
+            pace(HISTORY);
         }
     }
 }
 
-fn range_stream(applied: &Arc<Applied>, max_request_bytes: usize, request: &pb::RangeRequest, out: &Chunks) {
+fn range_stream(
+    applied: &Arc<Applied>,
+    max_request_bytes: usize,
+    request: &pb::RangeRequest,
+    out: &Chunks,
+    pace: Pace<'_>,
+) {
     let mut stream = match applied.range_stream(request, max_request_bytes) {
         Ok(stream) => stream,
         Err(Error::Refused(e)) => {
@@ -163,7 +175,7 @@ fn range_stream(applied: &Arc<Applied>, max_request_bytes: usize, request: &pb::
     };
     loop {
         failpoint::point!("beforeRangeStreamChunk");
-        match stream.next_chunk() {
+        match stream.next_chunk(pace) {
             Ok(None) => {
                 send(out, Ok(None));
                 return;
@@ -183,7 +195,7 @@ fn range_stream(applied: &Arc<Applied>, max_request_bytes: usize, request: &pb::
     }
 }
 
-fn snapshot(applied: &Applied, out: &Image) {
+fn snapshot(applied: &Applied, out: &Image, pace: Pace<'_>) {
     let image = applied.image();
     let version = applied.storage_version().unwrap_or_default().to_owned();
     let total = image.len();
@@ -196,6 +208,7 @@ fn snapshot(applied: &Applied, out: &Image) {
             die(&server::Fatal::new(format!("page store: {e}")));
         }
         digest.update(&buffer[..n]);
+        pace(n);
         sent += n as u64;
         let blob = bytes::Bytes::copy_from_slice(&buffer[..n]);
         let message =

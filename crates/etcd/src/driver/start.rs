@@ -1,5 +1,6 @@
 //! Bringing one member up and down: from a checked configuration to threads and sockets, and back.
 
+use super::courtesy::Calls;
 use super::{Clock, Shared, background, core, door::Door, hub, net, post, readers::Readers};
 use crate::config::{self, Config, gates::Gate};
 use arc_swap::ArcSwap;
@@ -57,6 +58,7 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
         leader: watch::Sender::new(member.leader() != 0),
         healthy: watch::Sender::new(true),
         serving: AtomicBool::new(false),
+        calls: Calls::default(),
         max_request_bytes,
         progress_interval_ms: millis(config.progress_interval()),
     });
@@ -82,9 +84,8 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
         clock,
     );
     spawn("watch-hub", move || runner.run())?;
-    let checkpoint_inbox = inbox.clone();
-    background("checkpointer".into(), move || core::checkpointer(&job_queue, &checkpoint_inbox))
-        .map_err(|e| thread(&e))?;
+    let (done, seen) = (inbox.clone(), shared.clone());
+    background("checkpointer".into(), move || core::checkpointer(&job_queue, &done, seen)).map_err(|e| thread(&e))?;
     let (post, deliveries) = post::channels(net::threads());
     let core = core::Core {
         member,

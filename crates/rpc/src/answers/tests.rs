@@ -108,7 +108,7 @@ async fn a_large_message_is_the_same_in_pieces() {
     let pair =
         |n: u8| api::pb::mvccpb::KeyValue { key: vec![n].into(), value: vec![n; 5000].into(), ..Default::default() };
     let range = api::pb::etcdserverpb::RangeResponse { kvs: (0..200).map(pair).collect(), ..Default::default() };
-    let server::Response::LargeRange(encoded) = server::Response::Range(range.clone()).encode_if_large() else {
+    let server::Response::LargeRange(encoded) = server::Response::Range(range.clone()).encode_if_large(&|_| ()) else {
         unreachable!("a megabyte is large")
     };
     for gzip in [false, true] {

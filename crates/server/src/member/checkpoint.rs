@@ -78,9 +78,9 @@ pub struct CheckpointDone {
 }
 
 impl CheckpointJob {
-    /// Writes the frozen changes, the `.snap` if one is due, and the compacted file if one was asked for. `pace` is
-    /// told the bytes written and may wait.
-    pub fn run(self, pace: &mut dyn FnMut(usize)) -> Result<CheckpointDone, Fatal> {
+    /// Writes the frozen changes, the `.snap` if one is due, and the compacted file if one was asked for, at the pace of
+    /// others.
+    pub fn run(self, pace: store::Pace<'_>) -> Result<CheckpointDone, Fatal> {
         let CheckpointJob { mut checkpoint, snapshot, snapshotter, mut defragment } = self;
         if let Some(checkpoint) = &mut checkpoint {
             checkpoint.run(pace)?;
@@ -188,7 +188,7 @@ impl<T> Member<T> {
     /// look at nothing else. Call while no job is out.
     pub(super) fn last_checkpoint(&mut self) -> Result<(), Fatal> {
         if let Some(mut checkpoint) = self.store.freeze() {
-            checkpoint.run(&mut |_| {})?;
+            checkpoint.run(&|_| ())?;
             self.store.checkpointed(checkpoint)?;
         }
         Ok(())

@@ -143,7 +143,7 @@ impl World {
             Request::Txn(r) => self.model.clone().apply(&Op::Txn(r.clone())),
             other => return Err(format!("{other:?} is no read")),
         };
-        let seen = match read::run(member.applied(), request.clone()) {
+        let seen = match read::run(member.applied(), request.clone(), &|_| ()) {
             Ok(mut response) => {
                 plain(&mut response);
                 Ok(response)

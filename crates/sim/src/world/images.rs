@@ -104,7 +104,7 @@ impl World {
         let (applied, _) = store.publish();
         verdict::compare(&model, &applied).map_err(|e| format!("the snapshot's state: {e}"))?;
         if !model.is_empty() {
-            let (hash, expected) = (applied.hash_kv(0).map_err(|e| wrap(&e))?.hash, model.hash_kv());
+            let (hash, expected) = (applied.hash_kv(0, &|_| ()).map_err(|e| wrap(&e))?.hash, model.hash_kv());
             if hash != expected {
                 return Err(format!("the snapshot's HashKV is {hash:08x}, the model says {expected:08x}"));
             }
@@ -120,7 +120,7 @@ impl World {
             return Ok(());
         }
         let member = self.member.as_ref().ok_or("no member")?;
-        let hash = match member.applied().hash_kv(0) {
+        let hash = match member.applied().hash_kv(0, &|_| ()) {
             Ok(hash) => hash,
             Err(e) => return self.died(&Fatal::new(e.to_string())),
         };

@@ -372,11 +372,14 @@ impl Hub {
     fn offer(&mut self, hits: &[Hit], change: &Change, last: &mut Option<Seen>, out: &mut Vec<Effect>) {
         let Some(&((stream, _), _)) = hits.first() else { return };
         let header = self.header(change.revision);
-        let mut burst: Option<Burst> = None;
+        let Some(s) = self.streams.get_mut(&stream) else { return };
+        let (mut burst, mut fragmented): (Option<Burst>, _) = (None, Vec::new());
         for hits in hits.chunk_by(|(a, _), (b, _)| a == b) {
-            let Some(Offered { id, seen, fragment }) = self.take_up(hits, change, last) else { continue };
+            let Some(Offered { id, seen, fragment }) = take_up(s, &mut self.behind, hits, change, last) else {
+                continue;
+            };
             if fragment {
-                self.deliver((stream, id), seen.to_vec(), change.revision, out);
+                fragmented.push((id, seen));
                 continue;
             }
             self.events += seen.len() as u64;
@@ -389,47 +392,14 @@ impl Hub {
             }
         }
         out.extend(burst.map(|burst| Effect::SendBurst { stream, burst }));
-        if self.streams.get(&stream).is_some_and(|s| !s.has_room()) {
+        if !s.has_room() {
             self.behind.room(stream, false);
         }
-    }
-
-    /// What one watcher is to be given of the change; `None` when nothing, or later.
-    fn take_up(&mut self, hits: &[Hit], change: &Change, last: &mut Option<Seen>) -> Option<Offered> {
-        let &((stream, id), _) = hits.first()?;
-        let s = self.streams.get_mut(&stream)?;
-        let room = s.has_room();
-        let w = s.watchers.get_mut(&id)?;
-        if !w.synced || w.next > change.revision {
-            return None;
+        // Each has its place, and may need more.
+        s.outstanding -= fragmented.len();
+        for (id, seen) in fragmented {
+            self.deliver((stream, id), seen.to_vec(), change.revision, out);
         }
-        let wanted = || hits.iter().map(|(_, n)| *n).filter(|n| change.events.get(*n).is_some_and(|e| w.wants(e)));
-        wanted().next()?;
-        let seen = match last {
-            _ if !room => None,
-            Some(last) if last.prev_kv == w.prev_kv && wanted().eq(last.numbers.iter().copied()) => {
-                Some(last.events.clone())
-            }
-            _ => {
-                let list = wanted().filter_map(|n| change.events.get(n)).map(|e| w.present(e)).collect::<Option<_>>();
-                list.map(|list| {
-                    let events = Events::new(list);
-                    *last = Some(Seen { prev_kv: w.prev_kv, numbers: wanted().collect(), events: events.clone() });
-                    events
-                })
-            }
-        };
-        let Some(seen) = seen else {
-            w.next = change.revision;
-            w.synced = false;
-            self.behind.insert((w.next, (stream, id)));
-            return None;
-        };
-        w.next = change.revision + 1;
-        w.active = true;
-        let fragment = w.fragment;
-        s.outstanding += usize::from(!fragment);
-        Some(Offered { id, seen, fragment })
     }
 
     fn deliver(
@@ -545,4 +515,47 @@ impl Hub {
         };
         self.send(stream, response, out);
     }
+}
+
+/// What one watcher of the stream is to be given of the change; `None` when nothing, or later.
+fn take_up(
+    s: &mut Stream,
+    behind: &mut Laggards,
+    hits: &[Hit],
+    change: &Change,
+    last: &mut Option<Seen>,
+) -> Option<Offered> {
+    let &(watcher, _) = hits.first()?;
+    let room = s.has_room();
+    let w = s.watchers.get_mut(&watcher.1)?;
+    if !w.synced || w.next > change.revision {
+        return None;
+    }
+    let wanted = || hits.iter().map(|(_, n)| *n).filter(|n| change.events.get(*n).is_some_and(|e| w.wants(e)));
+    wanted().next()?;
+    let seen = match last {
+        _ if !room => None,
+        Some(last) if last.prev_kv == w.prev_kv && wanted().eq(last.numbers.iter().copied()) => {
+            Some(last.events.clone())
+        }
+        _ => {
+            let list = wanted().filter_map(|n| change.events.get(n)).map(|e| w.present(e)).collect::<Option<_>>();
+            list.map(|list| {
+                let events = Events::new(list);
+                *last = Some(Seen { prev_kv: w.prev_kv, numbers: wanted().collect(), events: events.clone() });
+                events
+            })
+        }
+    };
+    let Some(seen) = seen else {
+        w.next = change.revision;
+        w.synced = false;
+        behind.insert((w.next, watcher));
+        return None;
+    };
+    w.next = change.revision + 1;
+    w.active = true;
+    let fragment = w.fragment;
+    s.outstanding += 1;
+    Some(Offered { id: watcher.1, seen, fragment })
 }

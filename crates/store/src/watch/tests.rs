@@ -264,6 +264,28 @@ fn a_fragment_of_many_small_events_stays_below_the_limit() {
     assert_eq!(parts.iter().map(|p| p.events.len()).sum::<usize>(), 200_000);
 }
 
+#[test]
+fn watchers_that_take_fragments_keep_to_the_outbox_too() {
+    let mut h = hub(1);
+    let watchers = 2 * OUTBOX_MAX;
+    for _ in 0..watchers {
+        ask(&mut h, RequestUnion::CreateRequest(pb::WatchCreateRequest { fragment: true, ..create("a", "", 0) }));
+    }
+    h.handle(Input::Credit { stream: S, n: watchers }, &mut Vec::new());
+    let mut past = Past::default();
+    let (mut out, mut seen, mut rounds) = (Vec::new(), 0, 0);
+    h.handle(Input::Published { revision: 2, term: 3, changes: vec![past.put("a")] }, &mut out);
+    assert_eq!(h.counts().slow, watchers - OUTBOX_MAX);
+    while seen < watchers {
+        let responses = run(&mut h, &past, std::mem::take(&mut out));
+        assert!((1..=OUTBOX_MAX).contains(&responses.len()), "{} responses", responses.len());
+        seen += responses.len();
+        rounds += 1;
+        h.handle(Input::Credit { stream: S, n: responses.len() }, &mut out);
+    }
+    assert_eq!((seen, rounds), (watchers, 2));
+}
+
 /// The transport ends a stream whose outbox runs over; nothing but answers to requests may go beyond it.
 #[test]
 fn what_nobody_waits_for_waits_for_room() {

@@ -81,7 +81,7 @@ impl World {
 
     /// HashKV: hash and compact revision.
     pub fn hash_kv(&mut self, revision: i64) -> (u32, i64) {
-        let hash = self.publish().0.hash_kv(revision).unwrap();
+        let hash = self.publish().0.hash_kv(revision, &|_| ()).unwrap();
         (hash.hash, hash.compact_revision)
     }
 }
@@ -114,7 +114,7 @@ fn open(disk: &SharedDisk, options: &Options) -> Store {
 
 fn checkpoint(store: &mut Store) {
     if let Some(mut checkpoint) = store.freeze() {
-        checkpoint.run(&mut |_| {}).unwrap();
+        checkpoint.run(&|_| ()).unwrap();
         store.checkpointed(checkpoint).unwrap();
     }
 }
