@@ -283,7 +283,7 @@ pub fn entries(input: &[u8]) {
         }
     }
     let (applied, _) = store.publish();
-    drop(applied.hash_kv(0));
+    drop(applied.hash_kv(0, &|_| ()));
     while store.compaction_pending() {
         if store.compaction_step(10, 10).is_err() {
             return;
