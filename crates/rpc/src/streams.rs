@@ -60,7 +60,6 @@ pub(crate) struct Watching {
 }
 
 /// Responses that are alike but for the watcher's id: header and events are encoded already.
-#[derive(Clone)]
 pub(crate) struct Parts {
     /// The field `header`, encoded.
     header: Bytes,
@@ -111,7 +110,7 @@ impl Parts {
         let count = (together / self.each()).clamp(1, self.watch_ids.len().max(1));
         let rest = self.watch_ids.split_off(count.min(self.watch_ids.len()));
         let watch_ids = std::mem::replace(&mut self.watch_ids, rest);
-        Parts { watch_ids, ..self.clone() }
+        Parts { header: self.header.clone(), watch_ids, events: self.events.clone() }
     }
 }
 

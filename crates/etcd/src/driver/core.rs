@@ -151,6 +151,7 @@ impl Core {
 pub fn checkpointer(jobs: &Receiver<Box<server::member::CheckpointJob>>, inbox: &Inbox, shared: Arc<Shared>) {
     let courtesy = Courtesy::new(shared);
     for job in jobs {
+        courtesy.begin();
         match job.run(&|bytes| courtesy.step(bytes)) {
             Ok(done) => {
                 if inbox.send(Message::Checkpointed(Box::new(done))).is_err() {

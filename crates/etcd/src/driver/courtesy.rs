@@ -49,6 +49,14 @@ impl Courtesy {
         Courtesy { shared, bytes: Cell::new(0), stretch: Cell::new(stretch) }
     }
 
+    /// A piece of work begins: what went before it, waiting for it most likely, was no work.
+    pub fn begin(&self) {
+        self.bytes.set(0);
+        let mut stretch = self.stretch.get();
+        stretch.begin(Instant::now());
+        self.stretch.set(stretch);
+    }
+
     /// A step of so many bytes was done. May sleep.
     pub fn step(&self, bytes: usize) {
         let bytes = self.bytes.get() + bytes + STEP;
@@ -60,7 +68,7 @@ impl Courtesy {
         let mut stretch = self.stretch.get();
         if let Some(nap) = stretch.end(Instant::now(), self.shared.calls.so_far()) {
             std::thread::sleep(nap);
-            stretch.since = Instant::now();
+            stretch.begin(Instant::now());
         }
         self.stretch.set(stretch);
     }
@@ -77,6 +85,11 @@ struct Stretch {
 impl Stretch {
     fn new(since: Instant, calls: u64) -> Stretch {
         Stretch { since, calls, seen: None }
+    }
+
+    /// What was before is no work of this stretch.
+    fn begin(&mut self, now: Instant) {
+        self.since = now;
     }
 
     /// Begins the next stretch if this one was long enough; the answer is how long to sleep before.
@@ -110,5 +123,15 @@ mod tests {
         assert_eq!(stretch.end(at(5000), 8), Some(NAP_MAX));
         assert_eq!(stretch.end(at(6200), 8), None, "and then he may not");
         assert_eq!(stretch.end(at(6400), 9), Some(Duration::from_micros(200)));
+    }
+
+    #[test]
+    fn waiting_for_work_is_no_work() {
+        let start = Instant::now();
+        let at = |micros: u64| start + Duration::from_micros(micros);
+        let mut stretch = Stretch::new(start, 7);
+        stretch.begin(at(60_000_000));
+        assert_eq!(stretch.end(at(60_000_050), 8), None, "the stretch has just begun");
+        assert_eq!(stretch.end(at(60_000_150), 8), Some(Duration::from_micros(150)));
     }
 }

@@ -59,6 +59,7 @@ impl Readers {
             background(format!("reader-{n}"), move || {
                 let courtesy = Courtesy::new(shared.clone());
                 for job in queue {
+                    courtesy.begin();
                     work(&shared, job, &courtesy);
                 }
             })?;
