@@ -25,6 +25,8 @@ pub const ALARM: &str = "/etcdserverpb.Maintenance/Alarm";
 pub const DEFRAGMENT: &str = "/etcdserverpb.Maintenance/Defragment";
 pub const MOVE_LEADER: &str = "/etcdserverpb.Maintenance/MoveLeader";
 pub const DOWNGRADE: &str = "/etcdserverpb.Maintenance/Downgrade";
+pub const MEMBER_ADD: &str = "/etcdserverpb.Cluster/MemberAdd";
+pub const MEMBER_REMOVE: &str = "/etcdserverpb.Cluster/MemberRemove";
 pub const MEMBER_LIST: &str = "/etcdserverpb.Cluster/MemberList";
 
 /// `range_end` for "all keys from here on".

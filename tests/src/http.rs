@@ -13,9 +13,14 @@ pub fn get(address: &str, path: &str) -> (String, String) {
 
 /// Sends `request` as it is and reads until the server closes.
 pub fn exchange(address: &str, request: &str) -> (String, String) {
+    exchange_bytes(address, request.as_bytes())
+}
+
+/// [`exchange`] of what is no text.
+pub fn exchange_bytes(address: &str, request: &[u8]) -> (String, String) {
     let mut stream = TcpStream::connect(address).expect("the server listens");
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a nonzero timeout is valid");
-    stream.write_all(request.as_bytes()).expect("the server reads");
+    stream.write_all(request).expect("the server reads");
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     let answer = String::from_utf8_lossy(&answer).into_owned();

@@ -3,7 +3,9 @@
 //! * [`script`] holds the conversations that are held with both servers; [`ask`] the words they are made of.
 //! * [`history`] generates seeded loads with a model of what must be there afterwards.
 //! * [`places`] finds our binary and the reference ones; [`temp`] owns scratch folders.
-//! * [`process`] starts, stops and kills servers and runs command-line tools.
+//! * [`process`] starts, stops and kills servers and runs command-line tools; [`cluster`] starts several at once.
+//! * [`net`] gives members networks of their own; [`recorder`] is a load that writes down what it was told, and
+//!   [`linear`] judges it: could one store have said that?
 //! * [`wire`] is a gRPC client that knows no service: path in, bytes out; so every error text, message order
 //!   and malformed request is under the test's control. [`http`] does the same below gRPC.
 //! * [`frames`] is HTTP/2 by hand, for what no decent client sends.
@@ -13,12 +15,17 @@
 //! gone when the test ends, by its own id.
 
 pub mod ask;
+pub mod cluster;
 pub mod frames;
 pub mod history;
 pub mod http;
+pub mod linear;
+pub mod mount;
+pub mod net;
 pub mod places;
 pub mod process;
 pub mod record;
+pub mod recorder;
 pub mod rng;
 pub mod script;
 pub mod temp;

@@ -5,6 +5,7 @@
 //! kills the one process it started.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -24,10 +25,18 @@ const READY: &str = "ready to serve client requests";
 pub struct Launch {
     pub binary: PathBuf,
     pub data_dir: PathBuf,
+    /// The address of both listeners.
+    pub host: String,
     pub client_port: u16,
     pub peer_port: u16,
+    /// Says that it founds a cluster of its own, unless `flags` say otherwise.
+    pub initial_cluster: bool,
     pub flags: Vec<String>,
     pub env: BTreeMap<String, String>,
+    /// What runs the program, such as `ip netns exec NAME`; it must become the program.
+    pub wrapper: Vec<String>,
+    /// Whether the flags are all there is: else addresses and data directory are flags too.
+    pub bare: bool,
 }
 
 impl Launch {
@@ -37,11 +46,21 @@ impl Launch {
         Launch {
             binary: binary.to_owned(),
             data_dir: data_dir.to_owned(),
+            host: "127.0.0.1".to_owned(),
             client_port,
             peer_port,
+            initial_cluster: true,
             flags: Vec::new(),
             env: BTreeMap::new(),
+            wrapper: Vec::new(),
+            bare: false,
         }
+    }
+
+    /// A member at `host` and etcd's own ports, which is told nothing but by the test.
+    pub fn bare(binary: &Path, host: &str) -> Launch {
+        let launch = Launch::new(binary, Path::new(""));
+        Launch { host: host.to_owned(), client_port: 2379, peer_port: 2380, bare: true, ..launch }
     }
 
     /// Adds flags.
@@ -58,29 +77,38 @@ impl Launch {
 
     /// Where clients go.
     pub fn client_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.client_port)
+        format!("http://{}:{}", self.host, self.client_port)
     }
 
     /// Where peers go.
     pub fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.peer_port)
+        format!("http://{}:{}", self.host, self.peer_port)
     }
 
     /// The command, not yet run.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(&self.binary);
-        command
-            .arg(format!("--data-dir={}", self.data_dir.display()))
-            .arg(format!("--listen-client-urls={}", self.client_url()))
-            .arg(format!("--advertise-client-urls={}", self.client_url()))
-            .arg(format!("--listen-peer-urls={}", self.peer_url()))
-            .arg(format!("--initial-advertise-peer-urls={}", self.peer_url()))
-            .arg(format!("--initial-cluster=default={}", self.peer_url()))
-            .args(&self.flags)
-            .stdin(Stdio::null());
+        let mut words = self.wrapper.iter().map(OsStr::new).chain([self.binary.as_os_str()]);
+        let mut command = Command::new(words.next().expect("at least the program"));
+        command.args(words).stdin(Stdio::null());
+        if !self.bare {
+            command.args(self.addresses());
+        }
+        command.args(&self.flags);
         without_etcd_variables(&mut command);
         command.envs(&self.env);
         command
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        let initial_cluster = self.initial_cluster.then(|| format!("--initial-cluster=default={}", self.peer_url()));
+        let addresses = [
+            format!("--data-dir={}", self.data_dir.display()),
+            format!("--listen-client-urls={}", self.client_url()),
+            format!("--advertise-client-urls={}", self.client_url()),
+            format!("--listen-peer-urls={}", self.peer_url()),
+            format!("--initial-advertise-peer-urls={}", self.peer_url()),
+        ];
+        addresses.into_iter().chain(initial_cluster).collect()
     }
 
     /// Starts the member and waits until it serves. New ports are tried where another process took ours.
@@ -156,7 +184,7 @@ impl Server {
 
     /// `host:port` of the client listener.
     pub fn client_address(&self) -> String {
-        format!("127.0.0.1:{}", self.launch.client_port)
+        format!("{}:{}", self.launch.host, self.launch.client_port)
     }
 
     /// Its process id.

@@ -6,12 +6,14 @@
 //! codes and texts stay.
 
 use std::fmt::{Debug, Display, Write};
+use std::path::Path;
 
 use bytes::Bytes;
 use prost::Message;
 use tonic::Status;
 
-use crate::process::Server;
+use crate::process::{Launch, Server};
+use crate::temp::TempDir;
 use crate::wire::{Stream, Wire};
 use api::pb::etcdserverpb as pb;
 
@@ -197,6 +199,36 @@ pub fn differences(theirs: &[Entry], ours: &[Entry]) -> String {
 fn cut(text: &str) -> &str {
     let end = (0..=SHOWN.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     &text[..end]
+}
+
+/// Holds one conversation with one program on an empty folder.
+pub async fn hold<F>(binary: &Path, label: &str, flags: &[&str], talk: F) -> Vec<Entry>
+where
+    F: AsyncFnOnce(&mut Side),
+{
+    let folder = TempDir::new(label);
+    let server = Launch::new(binary, &folder.join("data")).with_flags(flags).start();
+    let mut side = Side::open(&server).await;
+    talk(&mut side).await;
+    side.into_entries()
+}
+
+/// Tests that hold a conversation with Go etcd 3.7 and with ours, each started with the flags, and want equal answers.
+#[macro_export]
+macro_rules! conversations {
+    (flags: $flags:expr; $($name:ident => $talk:path,)*) => {$(
+        #[tokio::test]
+        async fn $name() {
+            let Some(reference) = $crate::places::Reference::find() else { return };
+            let (label, flags) = (stringify!($name), $flags);
+            let talk = async |side: &mut $crate::record::Side| $talk(side).await;
+            let theirs = $crate::record::hold(&reference.program("3.7", "etcd"), label, flags, talk).await;
+            let ours = $crate::record::hold(&$crate::places::our_etcd(), label, flags, talk).await;
+            let text = $crate::record::differences(&theirs, &ours);
+            assert!(text.is_empty(), "{text}");
+            println!("{label}: {} equal answers", ours.len());
+        }
+    )*};
 }
 
 #[cfg(test)]

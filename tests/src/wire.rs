@@ -21,6 +21,7 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Wire {
     channel: Channel,
+    patience: Duration,
 }
 
 /// What goes with a request besides its message.
@@ -31,7 +32,13 @@ impl Wire {
     pub async fn connect(url: &str) -> Wire {
         let endpoint = Endpoint::from_shared(url.to_owned()).expect("the harness makes valid URLs");
         let channel = endpoint.connect().await.unwrap_or_else(|error| panic!("cannot connect to {url}: {error}"));
-        Wire { channel }
+        Wire { channel, patience: PATIENCE }
+    }
+
+    /// A connection that is made when it is needed, and again after it broke. An answer may take `patience`.
+    pub fn lazy(url: &str, patience: Duration) -> Wire {
+        let endpoint = Endpoint::from_shared(url.to_owned()).expect("the harness makes valid URLs");
+        Wire { channel: endpoint.connect_timeout(patience).connect_lazy(), patience }
     }
 
     /// A unary call.
@@ -46,7 +53,10 @@ impl Wire {
             grpc.ready().await.map_err(|error| Status::unavailable(format!("not ready: {error}")))?;
             grpc.unary(with_metadata(request, metadata), path_of(path), RawCodec).await
         };
-        tokio::time::timeout(PATIENCE, call).await.unwrap_or_else(|_| Err(silence())).map(|reply| reply.into_inner())
+        tokio::time::timeout(self.patience, call)
+            .await
+            .unwrap_or_else(|_| Err(silence()))
+            .map(|reply| reply.into_inner())
     }
 
     /// Opens a stream in both directions and lets its first message be `first`; works for server streams too.

@@ -2,40 +2,13 @@
 //!
 //! Needs `OXETCD_REFERENCE` (see CONTRIBUTING.md); `.ci/run` sets it. More random conversations: `OXETCD_SEEDS=500`.
 
+use oxetcd_tests::conversations;
 use oxetcd_tests::places::{Reference, count, our_etcd};
-use oxetcd_tests::process::Launch;
-use oxetcd_tests::record::{Entry, Side, differences};
+use oxetcd_tests::record::{Side, differences, hold};
 use oxetcd_tests::script;
-use oxetcd_tests::temp::TempDir;
-use std::path::Path;
-
-/// Holds one conversation with one program on an empty folder.
-async fn hold<F>(binary: &Path, label: &str, talk: F) -> Vec<Entry>
-where
-    F: AsyncFnOnce(&mut Side),
-{
-    let folder = TempDir::new(label);
-    let server = Launch::new(binary, &folder.join("data")).start();
-    let mut side = Side::open(&server).await;
-    talk(&mut side).await;
-    side.into_entries()
-}
-
-macro_rules! conversations {
-    ($($name:ident => $talk:path,)*) => {$(
-        #[tokio::test]
-        async fn $name() {
-            let Some(reference) = Reference::find() else { return };
-            let theirs = hold(&reference.program("3.7", "etcd"), stringify!($name), async |side: &mut Side| $talk(side).await).await;
-            let ours = hold(&our_etcd(), stringify!($name), async |side: &mut Side| $talk(side).await).await;
-            let text = differences(&theirs, &ours);
-            assert!(text.is_empty(), "{text}");
-            println!("{}: {} equal answers", stringify!($name), ours.len());
-        }
-    )*};
-}
 
 conversations! {
+    flags: &[];
     keys => script::keys::talk,
     transactions => script::transactions::talk,
     leases => script::leases::talk,
@@ -52,8 +25,8 @@ async fn generated_requests() {
     let mut answers = 0;
     for seed in 0..count("OXETCD_SEEDS", 4) {
         let talk = async |side: &mut Side| script::random::talk(side, seed, 250).await;
-        let theirs = hold(&reference.program("3.7", "etcd"), "random-go", talk).await;
-        let ours = hold(&our_etcd(), "random-ours", talk).await;
+        let theirs = hold(&reference.program("3.7", "etcd"), "random-go", &[], talk).await;
+        let ours = hold(&our_etcd(), "random-ours", &[], talk).await;
         let text = differences(&theirs, &ours);
         assert!(text.is_empty(), "seed {seed}: {text}");
         answers += ours.len();

@@ -8,11 +8,8 @@ mod tools;
 use oxetcd_tests::places::{Reference, our_etcd};
 use oxetcd_tests::process::{Launch, Server, free_ports};
 use oxetcd_tests::temp::TempDir;
-use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use tools::{Said, ask, our_etcdctl, plain, words};
+use std::path::PathBuf;
+use tools::{Running, Said, ask, our_etcdctl, plain, words};
 
 /// One tool and the server it asks.
 struct Side {
@@ -480,52 +477,6 @@ fn help_names_every_command_and_ends_well() {
         assert!(says(&format!("completion {shell}")).out.contains("__complete"), "{shell}");
     }
     assert_eq!(says("__completeNoDesc member l").out, "list\n:4\n");
-}
-
-/// A tool that goes on until it is told to stop.
-struct Running {
-    child: Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
-}
-
-impl Running {
-    fn start(program: &Path, endpoint: &str, line: &str) -> Running {
-        let mut child = Command::new(program)
-            .arg(format!("--endpoints={endpoint}"))
-            .args(words(line))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the tool runs");
-        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        Running { child, lines }
-    }
-
-    fn types(&mut self, text: &str) {
-        let stdin = self.child.stdin.as_mut().expect("a pipe");
-        stdin.write_all(text.as_bytes()).expect("the tool reads");
-    }
-
-    fn next(&mut self) -> String {
-        self.lines.next().expect("a line").expect("text")
-    }
-
-    fn take(&mut self, count: usize) -> Vec<String> {
-        (0..count).map(|_| self.next()).collect()
-    }
-
-    fn interrupt(mut self) -> Option<i32> {
-        kill_process(Pid::from_child(&self.child), Signal::INT).expect("it runs");
-        self.child.wait().expect("it ends").code()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use oxetcd_tests::process::{Launch, run, text};
 use oxetcd_tests::temp::{TempDir, copy_dir};
 use std::path::Path;
 use std::process::Command;
-use tools::{Said, ask, our_etcdctl, our_etcdutl, words};
+use tools::{Said, ask, our_etcdctl, our_etcdutl, told, words};
 
 /// A server with a past: puts, deletes, a lease, a compaction; its snapshot stands in `image.db`.
 fn snapshot(folder: &TempDir) {
@@ -30,15 +30,6 @@ fn snapshot(folder: &TempDir) {
     says("del key4 key7 --range");
     says("put last one");
     says("snapshot save image.db");
-}
-
-/// Standard error without clocks, and without the lines of Go's page store.
-fn told(said: Said) -> Said {
-    let lines = said.err.lines().filter(|line| !line.contains("bbolt")).map(|line| {
-        let (stamp, rest) = line.split_once('\t').unwrap_or(("", line));
-        if stamp.ends_with('Z') { rest.to_owned() } else { line.to_owned() }
-    });
-    Said { err: lines.collect::<Vec<_>>().join("\n"), ..said }
 }
 
 /// Both tools on copies of the same files. Answers their folders.
@@ -100,6 +91,15 @@ fn prints_what_go_prints() {
         "snapshot restore image.db --data-dir x --initial-advertise-peer-urls http://127.0.0.1:1",
         "snapshot restore image.db --data-dir x --name a --initial-cluster a=http://127.0.0.1:1,b=http://127.0.0.1:1 \
          --initial-advertise-peer-urls http://127.0.0.1:1",
+        "snapshot restore image.db --data-dir x --initial-cluster default=http://localhost:2380,,b=http://127.0.0.1:1,",
+        "snapshot restore image.db --data-dir x --initial-cluster '' ",
+        "snapshot restore image.db --data-dir x --initial-advertise-peer-urls http://localhost:2380,http://localhost:2381",
+        "snapshot restore image.db --data-dir x --name a --initial-cluster a=http://127.0.0.1:1,b=http://127.0.0.1:2 \
+         --initial-advertise-peer-urls http://127.0.0.1:2",
+        "snapshot restore image.db --data-dir x --name a --initial-advertise-peer-urls HTTP://127.0.0.1:1 \
+         --initial-cluster a=http://127.0.0.1:1,a-b=http://127.0.0.1:2,c=http://127.0.0.1:2",
+        "snapshot restore image.db --data-dir x --name a --initial-advertise-peer-urls http://127.0.0.1:1,unix:///p \
+         --initial-cluster b=http://127.0.0.1:3,a=unix:///p,a=http://127.0.0.1:1,c=http://127.0.0.1:2",
         "snapshot restore image.db --data-dir .",
         "snapshot restore image.db --wal-dir .",
         "snapshot restore image.db",

@@ -40,42 +40,6 @@ async fn an_unknown_alarm_action_is_harmless() {
     assert!(answer.expect("an empty answer").alarms.is_empty());
 }
 
-/// What a later release brings says so, and changes nothing.
-#[tokio::test]
-async fn what_is_not_there_yet_is_unimplemented() {
-    let folder = TempDir::new("later");
-    let server = Launch::new(&our_etcd(), &folder.join("data")).start();
-    let wire = Wire::connect(&server.client_url()).await;
-    let paths = [
-        "/etcdserverpb.Cluster/MemberAdd",
-        "/etcdserverpb.Cluster/MemberRemove",
-        "/etcdserverpb.Cluster/MemberUpdate",
-        "/etcdserverpb.Cluster/MemberPromote",
-        "/etcdserverpb.Auth/AuthEnable",
-        "/etcdserverpb.Auth/AuthDisable",
-        "/etcdserverpb.Auth/UserAdd",
-        "/etcdserverpb.Auth/UserGet",
-        "/etcdserverpb.Auth/UserList",
-        "/etcdserverpb.Auth/UserDelete",
-        "/etcdserverpb.Auth/UserChangePassword",
-        "/etcdserverpb.Auth/UserGrantRole",
-        "/etcdserverpb.Auth/UserRevokeRole",
-        "/etcdserverpb.Auth/RoleAdd",
-        "/etcdserverpb.Auth/RoleGet",
-        "/etcdserverpb.Auth/RoleList",
-        "/etcdserverpb.Auth/RoleDelete",
-        "/etcdserverpb.Auth/RoleGrantPermission",
-        "/etcdserverpb.Auth/RoleRevokePermission",
-    ];
-    for path in paths {
-        let answer = wire.bytes(path, bytes::Bytes::new(), &[]).await;
-        assert_eq!(answer.expect_err(path).code(), tonic::Code::Unimplemented, "{path}");
-    }
-    let auth: Result<pb::AuthStatusResponse, Status> =
-        wire.unary("/etcdserverpb.Auth/AuthStatus", &pb::AuthStatusRequest {}).await;
-    assert!(!auth.expect("a status").enabled);
-}
-
 /// However deep: what is proposed can be read back from the log.
 #[tokio::test]
 async fn nested_transactions_never_keep_the_member_from_starting() {

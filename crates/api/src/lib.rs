@@ -8,6 +8,7 @@
 //! * [`version`] — what this build says it is.
 
 pub mod error;
+pub mod identity;
 pub mod pb;
 pub mod raft;
 pub mod recipes;

@@ -210,7 +210,8 @@ pub struct Message {
 }
 
 impl Message {
-    pub fn encode(&self) -> Vec<u8> {
+    /// Responses are left out: they belong to local storage messages only.
+    pub fn to_pb(&self) -> pb::Message {
         let some = |v: u64| (v != 0).then_some(v);
         pb::Message {
             r#type: Some(self.kind as i32),
@@ -228,7 +229,10 @@ impl Message {
             context: (!self.context.is_empty()).then(|| self.context.clone()),
             responses: Vec::new(),
         }
-        .encode_to_vec()
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        self.to_pb().encode_to_vec()
     }
 
     pub fn decode(bytes: Bytes) -> Result<Message, Malformed> {

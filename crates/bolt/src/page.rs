@@ -37,6 +37,9 @@ pub(crate) fn u64_at(b: &[u8], at: usize) -> u64 {
     u64::from(u32_at(b, at)) | u64::from(u32_at(b, at + 4)) << 32
 }
 
+/// Transactions are counted up from here on: no file has seen so many, at one a nanosecond for a century.
+const TXID_MAX: u64 = 1 << 62;
+
 /// A meta page's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Meta {
@@ -77,6 +80,9 @@ impl Meta {
         }
         if meta.hwm < 3 || meta.hwm > u64::MAX / u64::from(meta.page_size) || meta.root >= meta.hwm || meta.root < 2 {
             return Err("root or high-water mark is out of range");
+        }
+        if meta.txid > TXID_MAX {
+            return Err("transaction id is out of range");
         }
         Ok(meta)
     }
@@ -233,5 +239,20 @@ impl Page {
             Ok(i) => i,
             Err(i) => i.saturating_sub(1),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_meta_whose_numbers_leave_no_room_is_none() {
+        let meta = Meta { page_size: 4096, root: 3, sequence: 0, freelist: 2, hwm: 4, txid: 1 };
+        assert_eq!(Meta::parse(&meta.encode(0)), Ok(meta));
+        let last = Meta { txid: u64::MAX, ..meta };
+        assert_eq!(Meta::parse(&last.encode(0)), Err("transaction id is out of range"));
+        let high = Meta { hwm: u64::MAX / 4096 + 1, ..meta };
+        assert_eq!(Meta::parse(&high.encode(0)), Err("root or high-water mark is out of range"));
     }
 }

@@ -1,6 +1,6 @@
 //! One call: an endpoint, metadata, a deadline, and another attempt where that is safe.
 
-use crate::config::Config;
+use crate::config::{Config, Observer};
 use crate::dial::Link;
 use crate::error::{Error, rpc_text};
 use crate::pool::{Pool, within};
@@ -98,6 +98,12 @@ impl Client {
     /// A client of the same cluster that asks one endpoint only.
     pub fn only(&self, endpoint: &str) -> Client {
         let config = Config { endpoints: vec![endpoint.to_owned()], ..self.pool.config().clone() };
+        Client { pool: Arc::new(Pool::new(&config)), ..self.clone() }
+    }
+
+    /// The same client, with connections of its own, whose failed attempts are told to this observer.
+    pub fn with_observer(&self, observer: Observer) -> Client {
+        let config = Config { observer: Some(observer), ..self.pool.config().clone() };
         Client { pool: Arc::new(Pool::new(&config)), ..self.clone() }
     }
 

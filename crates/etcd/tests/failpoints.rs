@@ -52,6 +52,10 @@ struct Member {
 
 impl Member {
     fn spawn(folder: &Path, settings: &str) -> Member {
+        Member::spawn_with(folder, settings, &[])
+    }
+
+    fn spawn_with(folder: &Path, settings: &str, flags: &[String]) -> Member {
         let socket = folder.join("client.sock");
         let listen = format!("unix://{}", socket.display());
         let mut command = Command::new(env!("CARGO_BIN_EXE_etcd"));
@@ -63,6 +67,7 @@ impl Member {
             .arg(format!("--listen-client-urls={listen}"))
             .args(["--advertise-client-urls=http://127.0.0.1:1", "--listen-peer-urls=http://127.0.0.1:0"])
             .args(["--snapshot-count=3", "--compaction-batch-limit=2"])
+            .args(flags)
             .env("GOFAIL_HTTP", "127.0.0.1:0")
             .env("GOFAIL_FAILPOINTS", settings)
             .stdin(Stdio::null())
@@ -78,7 +83,11 @@ impl Member {
 
     /// A member that serves.
     fn start(folder: &Path) -> Member {
-        let mut member = Member::spawn(folder, "");
+        Member::start_with(folder, &[])
+    }
+
+    fn start_with(folder: &Path, flags: &[String]) -> Member {
+        let mut member = Member::spawn_with(folder, "", flags);
         member.line_with("ready to serve client requests");
         member
     }
@@ -206,7 +215,16 @@ async fn put(channel: &Channel, key: &str) -> Result<i64, Status> {
 }
 
 async fn keys(channel: &Channel) -> Vec<String> {
-    let all = pb::RangeRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() };
+    list(channel, false).await
+}
+
+/// What this member has by now: learners serve no more.
+async fn keys_here(channel: &Channel) -> Vec<String> {
+    list(channel, true).await
+}
+
+async fn list(channel: &Channel, serializable: bool) -> Vec<String> {
+    let all = pb::RangeRequest { key: "\0".into(), range_end: "\0".into(), serializable, ..Default::default() };
     let response: pb::RangeResponse = call(channel, "KV/Range", all).await.expect("reads work");
     response.kvs.into_iter().map(|kv| String::from_utf8(kv.key.to_vec()).expect("our keys are text")).collect()
 }
@@ -266,7 +284,8 @@ fn what_was_acknowledged_survives_a_panic_at_every_place() {
     let folder = Folder::new("all");
     let mut acknowledged = vec!["work".to_owned()];
     let at_start = ["beforePublishing", "beforeApplyOneConfChange"];
-    for point in POINTS.iter().filter(|p| p.kind == Kind::Unit && !at_start.contains(&p.name)) {
+    let elsewhere = |name: &str| at_start.contains(&name) || [&JOINING[..], &FORWARDED].concat().contains(&name);
+    for point in POINTS.iter().filter(|p| p.kind == Kind::Unit && !elsewhere(p.name)) {
         let mut member = Member::start(&folder.0);
         wait(async {
             let channel = member.channel().await;
@@ -283,6 +302,207 @@ fn what_was_acknowledged_survives_a_panic_at_every_place() {
     }
     let member = Member::start(&folder.0);
     assert_eq!(wait(async { keys(&member.channel().await).await }), acknowledged);
+}
+
+/// What a member comes by that joins and gets the leader's database.
+const JOINING: [&str; 6] = [
+    "raftDropHeartbeat",
+    "raftBeforeFollowerSend",
+    "applyBeforeOpenSnapshot",
+    "applyAfterOpenSnapshot",
+    "raftBeforeApplySnap",
+    "raftAfterApplySnap",
+];
+/// What a leader comes by when a follower forwards.
+const FORWARDED: [&str; 2] = ["beforeServeHTTPLeaseRenew", "beforeLookupWhenForwardLeaseTimeToLive"];
+
+/// Flags of a member of two: itself and, named first, the one that is there already.
+fn one_of_two(name: &str, own: &str, first: &str) -> Vec<String> {
+    let cluster = if name == "first" { format!("first={first}") } else { format!("first={first},{name}={own}") };
+    let state = if name == "first" { "new" } else { "existing" };
+    vec![
+        format!("--name={name}"),
+        format!("--listen-peer-urls={own}"),
+        format!("--initial-advertise-peer-urls={own}"),
+        format!("--initial-cluster={cluster}"),
+        format!("--initial-cluster-state={state}"),
+        "--snapshot-catchup-entries=1".into(),
+    ]
+}
+
+fn peer_url() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    format!("http://{}", listener.local_addr().expect("it is bound"))
+}
+
+fn package(name: &str) -> &'static str {
+    POINTS.iter().find(|point| point.name == name).expect("it is registered").package
+}
+
+/// A member that leads, and how a second one is started that was added to it.
+struct Two {
+    folder: Folder,
+    first: Member,
+    urls: [String; 2],
+}
+
+impl Two {
+    fn found(name: &str) -> Two {
+        let (folder, urls) = (Folder::new(name), [peer_url(), peer_url()]);
+        for name in ["first", "second"] {
+            std::fs::create_dir(folder.0.join(name)).expect("an empty folder");
+        }
+        let first = Member::start_with(&folder.0.join("first"), &one_of_two("first", &urls[0], &urls[0]));
+        Two { folder, first, urls }
+    }
+
+    fn add(&self, is_learner: bool) {
+        let add = pb::MemberAddRequest { peer_ur_ls: vec![self.urls[1].clone()], is_learner };
+        let added = wait(async {
+            call::<_, pb::MemberAddResponse>(&self.first.channel().await, "Cluster/MemberAdd", add).await
+        });
+        added.expect("a member more");
+    }
+
+    fn second(&self, settings: &str) -> Member {
+        Member::spawn_with(&self.folder.0.join("second"), settings, &one_of_two("second", &self.urls[1], &self.urls[0]))
+    }
+
+    fn start_second(&self) -> Member {
+        let mut second = self.second("");
+        second.line_with("ready to serve client requests");
+        second
+    }
+}
+
+fn joins(point: &str) {
+    let mut two = Two::found(point);
+    let channel = wait(two.first.channel());
+    for n in 100..230 {
+        wait(put(&channel, &format!("k{n}"))).expect("a put is served");
+    }
+    // From now on the log in memory does not begin at its beginning.
+    two.first.line_with("saved snapshot at index");
+    two.add(true);
+    let mut second = two.second(&format!("{point}=panic"));
+    second.assert_panicked(point, package(point));
+    let second = two.start_second();
+    assert_eq!(wait(async { keys_here(&second.channel().await).await }), wait(keys(&channel)), "{point}");
+}
+
+#[test]
+fn a_member_joins_whatever_panics_meanwhile() {
+    std::thread::scope(|scope| {
+        let joining: Vec<_> = JOINING.iter().map(|point| scope.spawn(|| joins(point))).collect();
+        joining.into_iter().for_each(|thread| thread.join().expect("it joins"));
+    });
+}
+
+#[test]
+fn a_leader_that_panics_when_it_is_asked_comes_back() {
+    for point in FORWARDED {
+        let mut two = Two::found(point);
+        let channel = wait(two.first.channel());
+        let grant = pb::LeaseGrantRequest { ttl: 100, id: 0 };
+        let lease = wait(call::<_, pb::LeaseGrantResponse>(&channel, "Lease/LeaseGrant", grant)).expect("a lease").id;
+        two.add(false);
+        let second = two.start_second();
+        two.first.arm(point, "panic");
+        let to_second = wait(second.channel());
+        // Who asks waits for a leader; what it hears in the end does not matter.
+        let asking = RUNTIME.spawn(async move {
+            let ask = pb::LeaseTimeToLiveRequest { id: lease, keys: false };
+            let _told = call::<_, pb::LeaseTimeToLiveResponse>(&to_second, "Lease/LeaseTimeToLive", ask).await;
+            let keep_alive = tokio_stream::once(pb::LeaseKeepAliveRequest { id: lease });
+            let kept = open::<_, pb::LeaseKeepAliveResponse>(&to_second, "Lease/LeaseKeepAlive", keep_alive).await;
+            if let Ok(mut kept) = kept {
+                let _told = kept.message().await;
+            }
+        });
+        two.first.assert_panicked(point, package(point));
+        asking.abort();
+        let first = Member::start_with(&two.folder.0.join("first"), &one_of_two("first", &two.urls[0], &two.urls[0]));
+        let leases = wait(async {
+            let list = pb::LeaseLeasesRequest {};
+            call::<_, pb::LeaseLeasesResponse>(&first.channel().await, "Lease/LeaseLeases", list).await
+        });
+        assert_eq!(leases.expect("a list").leases, [pb::LeaseStatus { id: lease }], "{point}");
+    }
+}
+
+/// Three founders, and the folder they live in.
+fn three() -> (Folder, Vec<Member>) {
+    let folder = Folder::new("three");
+    let urls = [peer_url(), peer_url(), peer_url()];
+    let named: Vec<String> = (0..).zip(&urls).map(|(n, url)| format!("m{n}={url}")).collect();
+    let flags = |n: usize| {
+        vec![
+            format!("--name=m{n}"),
+            format!("--listen-peer-urls={}", urls[n]),
+            format!("--initial-advertise-peer-urls={}", urls[n]),
+            format!("--initial-cluster={}", named.join(",")),
+        ]
+    };
+    let spawn = |n: usize| {
+        let dir = folder.0.join(format!("m{n}"));
+        std::fs::create_dir(&dir).expect("an empty folder");
+        Member::spawn_with(&dir, "", &flags(n))
+    };
+    let mut members: Vec<Member> = (0..3).map(spawn).collect();
+    members.iter_mut().for_each(|member| drop(member.line_with("ready to serve client requests")));
+    (folder, members)
+}
+
+async fn status(member: &Member) -> pb::StatusResponse {
+    call(&member.channel().await, "Maintenance/Status", pb::StatusRequest {}).await.expect("a status")
+}
+
+/// The place of the leader that a member follows, and the term.
+fn leader_of(members: &[Member], asked: usize) -> Option<(usize, u64)> {
+    let seen = wait(status(&members[asked]));
+    let is_it = |member: &Member| wait(status(member)).header.is_some_and(|header| header.member_id == seen.leader);
+    Some((members.iter().position(is_it)?, seen.raft_term))
+}
+
+#[test]
+fn a_follower_whose_disk_is_slow_disturbs_nobody_and_a_leader_hands_over() {
+    let (_folder, mut members) = three();
+    let (leader, term) = leader_of(&members, 0).expect("they serve, so somebody leads");
+    let follower = (leader + 1) % 3;
+    members[follower].arm("walBeforeSync", "sleep(\"2s\")");
+    let (channel, began) = (wait(members[leader].channel()), Instant::now());
+    let mut slowest = Duration::ZERO;
+    while began.elapsed() < Duration::from_secs(4) {
+        let asked = Instant::now();
+        wait(put(&channel, "beside")).expect("a majority is healthy");
+        slowest = slowest.max(asked.elapsed());
+    }
+    assert_eq!(leader_of(&members, leader), Some((leader, term)), "nobody was elected");
+    assert!(slowest < Duration::from_secs(2), "a put waited for the slow disk: {slowest:?}");
+
+    members[follower].control("DELETE", "/walBeforeSync", "");
+    members[leader].arm("walBeforeSync", "sleep(\"2s\")");
+    let stalled = Instant::now();
+    let stuck = RUNTIME.spawn({
+        let channel = channel.clone();
+        async move { put(&channel, "stuck").await }
+    });
+    let next = loop {
+        match leader_of(&members, follower) {
+            Some((next, _)) if next != leader => break next,
+            _ => assert!(stalled.elapsed() < PATIENCE, "it leads on"),
+        }
+    };
+    let handed = stalled.elapsed();
+    let channel = wait(members[next].channel());
+    wait(put(&channel, "after")).expect("the new leader has a healthy majority");
+    println!(
+        "slow follower: slowest put {slowest:.1?}; slow leader: next leader after {handed:.1?}, next put after {:.1?}",
+        stalled.elapsed()
+    );
+    // The entry was in the followers' logs: it counts, whatever its client hears.
+    drop(wait(stuck));
+    assert_eq!(wait(keys(&channel)), ["after", "beside", "stuck"]);
 }
 
 #[test]

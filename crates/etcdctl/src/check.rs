@@ -5,7 +5,7 @@ use crate::kv::failed;
 use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
 use client::{Client, Error, prefix_end};
-use etcdutl::cobra::{Call, Exit, Flag, Kind};
+use cobra::{Call, Exit, Flag, Kind};
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

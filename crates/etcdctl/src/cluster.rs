@@ -2,11 +2,12 @@
 
 use crate::globals::Ctl;
 use crate::kv::failed;
-use crate::output::{Answer, Format, Health, alarm_name, write_out};
+use crate::log;
+use crate::output::{Answer, Format, Health, write_out};
 use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
 use client::{Client, Error};
-use etcdutl::cobra::{Call, Exit, Flag, Kind};
+use cobra::{Call, Exit, Flag, Kind};
 
 use std::time::{Duration, Instant};
 
@@ -40,9 +41,10 @@ fn endpoints(call: &Call, ctl: &Ctl) -> Result<Vec<String>, Exit> {
 
 /// `endpoint health`.
 pub fn health(call: &mut Call) -> Result<(), Exit> {
-    let ctl = Ctl::open_logging_as(call, "client")?;
+    let ctl = Ctl::open(call)?;
     let list = endpoints(call, &ctl)?;
-    let clients: Vec<_> = list.into_iter().map(|endpoint| (ctl.client.only(&endpoint), endpoint)).collect();
+    let client = ctl.client.with_observer(log::attempts("client"));
+    let clients: Vec<_> = list.into_iter().map(|endpoint| (client.only(&endpoint), endpoint)).collect();
     let timeout = ctl.timeout();
     let healths = ctl.block_on(async {
         let (results, mut done) = tokio::sync::mpsc::channel(clients.len().max(1));
@@ -101,8 +103,12 @@ async fn active_alarms(client: &Client) -> String {
     match client.alarm(pb::AlarmRequest::default()).await {
         Ok(response) if response.alarms.is_empty() => String::new(),
         Ok(response) => {
-            let names: String = response.alarms.iter().map(|alarm| alarm_name(alarm.alarm) + " ").collect();
-            format!("Active Alarm(s): {names}")
+            let name = |alarm: &pb::AlarmMember| match alarm.alarm() {
+                pb::AlarmType::None => "UNKNOWN ",
+                pb::AlarmType::Nospace => "NOSPACE ",
+                pb::AlarmType::Corrupt => "CORRUPT ",
+            };
+            format!("Active Alarm(s): {}", response.alarms.iter().map(name).collect::<String>())
         }
         Err(_) => "Unable to fetch the alarm list".to_owned(),
     }
@@ -234,11 +240,10 @@ pub fn member_add(call: &mut Call) -> Result<(), Exit> {
     match call.args().len() {
         0 => return Err(Exit::arguments("member name not provided")),
         1 => {}
-        _ => {
-            let hint = call.arg(1);
-            let hint =
-                if hint.starts_with("http") { format!(", did you mean --peer-urls={hint}") } else { String::new() };
-            return Err(Exit::arguments(format!("too many arguments{hint}")));
+        words => {
+            let urls = (0..words).map(|at| call.arg(at)).filter(|word| word.to_lowercase().starts_with("http"));
+            let hints: String = urls.map(|url| format!(", did you mean --peer-urls={url}")).collect();
+            return Err(Exit::arguments(format!("too many arguments{hints}")));
         }
     }
     let urls = peer_urls(call)?;
@@ -318,9 +323,10 @@ pub fn move_leader(call: &mut Call) -> Result<(), Exit> {
     }
     let target_id = go::parse_uint(&call.arg(0), 16, 64).map_err(Exit::arguments)?;
     let ctl = Ctl::open(call)?;
-    let timed = |client: Client| client.with_timeout(ctl.timeout());
-    for endpoint in ctl.client.endpoints() {
-        let client = timed(ctl.client.only(endpoint));
+    // One limit for the whole search.
+    let timed = ctl.timed();
+    for endpoint in timed.endpoints() {
+        let client = timed.only(endpoint);
         let status = ctl.block_on(client.status(pb::StatusRequest {})).map_err(failed)?;
         let member = status.header.map_or(0, |header| header.member_id);
         if member == status.leader {
@@ -328,7 +334,7 @@ pub fn move_leader(call: &mut Call) -> Result<(), Exit> {
             return ctl.display.show(Answer::MoveLeader(status.leader, target_id, &response));
         }
     }
-    Err(Exit::arguments(format!("no leader endpoint given at [{}]", ctl.client.endpoints().join(" "))))
+    Err(Exit::arguments(format!("no leader endpoint given at [{}]", timed.endpoints().join(" "))))
 }
 
 /// `downgrade validate VERSION`.

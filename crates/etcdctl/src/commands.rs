@@ -1,8 +1,7 @@
 //! The table of commands.
 
-use crate::{check, cluster, concurrency, globals, kv, lease, snapshot, txn, watch};
-use etcdutl::cobra::{Call, Command, Exit, Program, flag_usages, help_command};
-use etcdutl::completion;
+use crate::{check, cluster, concurrency, globals, kv, lease, mirror, snapshot, txn, watch};
+use cobra::{Call, Command, Exit, Program, completion, flag_usages, help_command};
 
 const KEYS: &str = "Key-value commands";
 const CLUSTER: &str = "Cluster maintenance commands";
@@ -112,7 +111,8 @@ const COMMANDS: &[Command] = &[
         usage: "make-mirror [options] <destination>",
         short: "Copies keys to another cluster, and their changes",
         group: UTILITY,
-        run: Some(later),
+        flags: mirror::FLAGS,
+        run: Some(mirror::make_mirror),
         ..Command::EMPTY
     },
     Command {

@@ -6,7 +6,7 @@ use crate::output::Answer;
 use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
 use client::{Election, Mutex, Session};
-use etcdutl::cobra::{Call, Exit, Flag, Kind};
+use cobra::{Call, Exit, Flag, Kind};
 
 use std::ffi::OsStr;
 use std::io;
@@ -23,18 +23,23 @@ pub static ELECT_FLAGS: &[Flag] = &[Flag::switch("listen", "only print who leads
 const ELECTION_TTL: i64 = 60;
 
 /// SIGINT or SIGTERM.
-struct Signals {
+pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    fn listen() -> Result<Signals, Exit> {
+    /// From now on these signals do no more than end [`Signals::come`].
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn listen() -> Result<Signals, Exit> {
         let listen = |kind| signal(kind).map_err(|e| Exit::error(format!("cannot wait for signals: {e}")));
         Ok(Signals { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 
-    async fn come(&mut self) {
+    /// Waits for one of them.
+    pub async fn come(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

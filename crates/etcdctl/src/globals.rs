@@ -6,15 +6,17 @@
 
 use crate::log;
 use crate::output::Display;
+use crate::prompt;
 use client::{Address, Client, Config};
-use etcdutl::cobra::{Call, Exit, Flag, Kind, Value};
+use cobra::{Call, Exit, Flag, Kind, Parsed, Value};
 use go::log_string;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
 const PREFIX: &str = "ETCDCTL_";
+/// The name that failed attempts are logged under.
+const LOGGER: &str = "etcd-client";
 /// gRPC's own limit on what a client takes (`math.MaxInt32`).
 const RECV_BYTES_DEFAULT: i64 = i32::MAX as i64;
 const SEND_BYTES_DEFAULT: i64 = 2 << 20;
@@ -61,7 +63,7 @@ impl Ctl {
     /// # Errors
     /// Whatever is wrong with the flags, in etcdctl's order and with its codes.
     pub fn open(call: &mut Call) -> Result<Ctl, Exit> {
-        Ctl::open_logging_as(call, "etcd-client")
+        Ctl::open_logging_as(call, LOGGER)
     }
 
     /// The same; failed attempts are logged under another name.
@@ -75,29 +77,37 @@ impl Ctl {
             debug_dump(call);
         }
         let endpoints: Vec<String> = given.list("endpoints").iter().map(|e| e.trim().to_owned()).collect();
-        refuse_what_is_missing(call, &endpoints)?;
+        refuse_what_is_missing(given, &endpoints)?;
         let display = Display::from_flags(given)?;
         let user = user(given)?;
-        let (send, recv) = limits(given)?;
-        let config = Config {
-            endpoints,
-            dial_timeout: go::clamp(given.nanoseconds("dial-timeout")),
-            keepalive_time: Some(go::clamp(given.nanoseconds("keepalive-time"))),
-            keepalive_timeout: go::clamp(given.nanoseconds("keepalive-timeout")),
-            send_bytes_max: send,
-            recv_bytes_max: recv,
-            user,
-            token: Some(given.text("auth-jwt-token").to_owned()).filter(|token| !token.is_empty()),
-            observer: Some(Arc::new(move |attempt| log::attempt(logger, attempt))),
-        };
+        let token = Some(given.text("auth-jwt-token").to_owned()).filter(|token| !token.is_empty());
+        let config = Config { user, token, ..settings(given, endpoints, logger)? };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|e| Exit::with(2, format!("cannot start: {e}")))?;
-        let client = runtime.block_on(Client::connect(config)).map_err(|e| Exit::with(2, e.to_string()))?;
+        let client = runtime.block_on(connect(config))?;
         let timeout = go::clamp(given.nanoseconds("command-timeout"));
         let timeout_given = given.was_given("command-timeout");
         Ok(Ctl { runtime, client, display, timeout, timeout_given })
+    }
+
+    /// A client of another cluster. Its TLS is described by flags with this prefix, all else by the global ones.
+    ///
+    /// # Errors
+    /// As [`Ctl::open`].
+    pub fn client_of_other(
+        &self,
+        given: &Parsed,
+        prefix: &str,
+        endpoint: String,
+        user: Option<(String, String)>,
+    ) -> Result<Client, Exit> {
+        check_tls_files(given, prefix)?;
+        let endpoints = vec![endpoint];
+        refuse_tls(given, prefix, &endpoints)?;
+        let config = Config { user, ..settings(given, endpoints, LOGGER)? };
+        self.block_on(connect(config))
     }
 
     /// Runs to the end.
@@ -174,6 +184,7 @@ fn debug_dump(call: &Call) {
             Some(Value::Text(text)) => text.clone(),
             Some(Value::Int(n)) => n.to_string(),
             Some(Value::Uint(n)) => n.to_string(),
+            Some(Value::Float(x)) => x.to_string(),
             Some(Value::Duration(n)) => go::format_duration(go::clamp(*n)),
             Some(Value::List(list)) => format!("[{}]", list.join(",")),
             None => String::new(),
@@ -182,40 +193,71 @@ fn debug_dump(call: &Call) {
     }
 }
 
+/// Limits, timeouts and the log of a client.
+fn settings(given: &Parsed, endpoints: Vec<String>, logger: &'static str) -> Result<Config, Exit> {
+    let (send_bytes_max, recv_bytes_max) = limits(given)?;
+    Ok(Config {
+        endpoints,
+        dial_timeout: go::clamp(given.nanoseconds("dial-timeout")),
+        keepalive_time: Some(go::clamp(given.nanoseconds("keepalive-time"))),
+        keepalive_timeout: go::clamp(given.nanoseconds("keepalive-timeout")),
+        send_bytes_max,
+        recv_bytes_max,
+        observer: Some(log::attempts(logger)),
+        ..Config::default()
+    })
+}
+
+async fn connect(config: Config) -> Result<Client, Exit> {
+    Client::connect(config).await.map_err(|e| Exit::with(2, e.to_string()))
+}
+
 /// TLS and DNS discovery come in a later release: whoever asks for them is told, not served in plain text.
-fn refuse_what_is_missing(call: &Call, endpoints: &[String]) -> Result<(), Exit> {
-    let given = &call.given;
+fn refuse_what_is_missing(given: &Parsed, endpoints: &[String]) -> Result<(), Exit> {
     for name in ["cert", "key", "cacert"] {
         if given.was_given(name) && given.text(name).is_empty() {
             return Err(Exit::arguments(format!("empty string is passed to --{name} option")));
         }
     }
-    let (cert, key) = (given.text("cert"), given.text("key"));
-    if cert.is_empty() != key.is_empty() {
-        let text = format!("KeyFile and CertFile must both be present[key: {key}, cert: {cert}]");
-        return Err(Exit::arguments(text));
-    }
-    for file in [given.text("cacert"), cert, key].into_iter().filter(|file| !file.is_empty()) {
-        if let Err(e) = std::fs::File::open(file) {
-            return Err(Exit::arguments(format!("open {file}: {}", go::os_text(&e))));
-        }
-    }
+    check_tls_files(given, "")?;
     if !given.text("discovery-srv").is_empty() {
         return Err(Exit::error(
             "--discovery-srv: this release of oxetcd's etcdctl can't look endpoints up in DNS yet; name them with \
              --endpoints",
         ));
     }
+    refuse_tls(given, "", endpoints)
+}
+
+/// The files that `--cert`, `--key` and `--cacert` name, with `prefix` before these names.
+fn check_tls_files(given: &Parsed, prefix: &str) -> Result<(), Exit> {
+    let [cert, key, cacert] = ["cert", "key", "cacert"].map(|name| given.text(&format!("{prefix}{name}")));
+    if cert.is_empty() != key.is_empty() {
+        let text = format!("KeyFile and CertFile must both be present[key: {key}, cert: {cert}]");
+        return Err(Exit::arguments(text));
+    }
+    for file in [cacert, cert, key].into_iter().filter(|file| !file.is_empty()) {
+        if let Err(e) = std::fs::File::open(file) {
+            return Err(Exit::arguments(format!("open {file}: {}", go::os_text(&e))));
+        }
+    }
+    Ok(())
+}
+
+fn refuse_tls(given: &Parsed, prefix: &str, endpoints: &[String]) -> Result<(), Exit> {
+    let flag = |name: &str| format!("{prefix}{name}");
     let tls_endpoint = endpoints.iter().find(|endpoint| matches!(Address::parse(endpoint), Address::Tls(_)));
     let plain = endpoints.first().is_some_and(|endpoint| endpoint.starts_with("http://"));
-    let asked = match tls_endpoint {
-        Some(endpoint) => Some(format!("the endpoint {endpoint}")),
-        None if plain => None,
-        None if !cert.is_empty() => Some("--cert".into()),
-        None if !given.text("cacert").is_empty() => Some("--cacert".into()),
-        None if !given.is_true("insecure-transport") => Some("--insecure-transport=false".into()),
-        None if given.is_true("insecure-skip-tls-verify") => Some("--insecure-skip-tls-verify".into()),
-        None => None,
+    let named = ["cert", "cacert"].map(flag).into_iter().find(|name| !given.text(name).is_empty());
+    let asked = match (tls_endpoint, named) {
+        (Some(endpoint), _) => Some(format!("the endpoint {endpoint}")),
+        (None, _) if plain => None,
+        (None, Some(name)) => Some(format!("--{name}")),
+        (None, None) if !given.is_true(&flag("insecure-transport")) => {
+            Some(format!("--{}=false", flag("insecure-transport")))
+        }
+        (None, None) if given.is_true(&flag("insecure-skip-tls-verify")) => Some("--insecure-skip-tls-verify".into()),
+        (None, None) => None,
     };
     match asked {
         None => Ok(()),
@@ -229,7 +271,7 @@ fn refuse_what_is_missing(call: &Call, endpoints: &[String]) -> Result<(), Exit>
     }
 }
 
-fn user(given: &etcdutl::cobra::Parsed) -> Result<Option<(String, String)>, Exit> {
+fn user(given: &Parsed) -> Result<Option<(String, String)>, Exit> {
     let user = given.text("user");
     if user.is_empty() || !given.text("auth-jwt-token").is_empty() {
         return Ok(None);
@@ -239,14 +281,12 @@ fn user(given: &etcdutl::cobra::Parsed) -> Result<Option<(String, String)>, Exit
     }
     match user.split_once(':') {
         Some((name, password)) => Ok(Some((name.to_owned(), password.to_owned()))),
-        None => Err(Exit::arguments(
-            "--user without a password: this release of oxetcd's etcdctl can't ask for it; use --user=name:password or \
-             --password",
-        )),
+        // Who types nothing goes without, as with Go.
+        None => Ok(Some((user.to_owned(), prompt::password("Password: ")?)).filter(|(_, typed)| !typed.is_empty())),
     }
 }
 
-fn limits(given: &etcdutl::cobra::Parsed) -> Result<(usize, usize), Exit> {
+fn limits(given: &Parsed) -> Result<(usize, usize), Exit> {
     let (send, recv) = (given.int("max-request-bytes"), given.int("max-recv-bytes"));
     if send > 0 && recv > 0 && send > recv {
         let text = format!("gRPC message recv limit ({recv} bytes) must be greater than send limit ({send} bytes)");

@@ -5,7 +5,7 @@ use crate::output::{Answer, Format, write_out};
 use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
 use client::{Client, Error, prefix_end};
-use etcdutl::cobra::{Call, Exit, Flag, Kind, Parsed};
+use cobra::{Call, Exit, Flag, Kind, Parsed};
 
 use pb::range_request::{SortOrder, SortTarget};
 use std::io::Read as _;
@@ -14,7 +14,7 @@ use std::time::Duration;
 /// A value from standard input is read up to this size; a server takes far less.
 const STDIN_BYTES_MAX: u64 = 1 << 30;
 /// How long `del a b` lets its user think.
-const RANGE_WARNING_WAIT: Duration = Duration::from_secs(2);
+pub const RANGE_WARNING_WAIT: Duration = Duration::from_secs(2);
 
 /// Flags of `get`.
 pub static GET_FLAGS: &[Flag] = &[
@@ -234,7 +234,7 @@ pub fn put(call: &mut Call) -> Result<(), Exit> {
 ///
 /// # Errors
 /// Wrong arguments: 128.
-pub fn delete_request(given: &Parsed) -> Result<pb::DeleteRangeRequest, Exit> {
+pub fn delete_request(given: &Parsed, think: Duration) -> Result<pb::DeleteRangeRequest, Exit> {
     if given.args.is_empty() || given.args.len() > 2 {
         return Err(Exit::arguments("del command needs one argument as key and an optional argument as range_end"));
     }
@@ -248,14 +248,14 @@ pub fn delete_request(given: &Parsed) -> Result<pb::DeleteRangeRequest, Exit> {
             "Warning: deleting all keys from {from} up to {to}, not just these two. Give --range to say that you mean \
              that and to get rid of the wait of 2 seconds"
         );
-        std::thread::sleep(RANGE_WARNING_WAIT);
+        std::thread::sleep(think);
     }
     Ok(pb::DeleteRangeRequest { key, range_end, prev_kv: given.is_true("prev-kv") })
 }
 
 /// `del`.
 pub fn del(call: &mut Call) -> Result<(), Exit> {
-    let request = delete_request(&call.given)?;
+    let request = delete_request(&call.given, RANGE_WARNING_WAIT)?;
     let ctl = Ctl::open(call)?;
     let response = ctl.block_on(ctl.timed().delete_range(request)).map_err(failed)?;
     ctl.display.show(Answer::Del(&response))

@@ -4,7 +4,7 @@ use crate::globals::Ctl;
 use crate::output::{Answer, Format};
 use api::pb::etcdserverpb as pb;
 use client::Error;
-use etcdutl::cobra::{Call, Exit, Flag};
+use cobra::{Call, Exit, Flag};
 
 /// Flags of `lease timetolive`.
 pub static TIME_TO_LIVE_FLAGS: &[Flag] = &[Flag::switch("keys", "list the keys that are attached to the lease")];

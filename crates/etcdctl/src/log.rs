@@ -1,6 +1,8 @@
 //! Log lines on standard error, as zap writes them: one JSON object a line. Scripts and people's eyes know them.
 
+use client::Observer;
 use go::log_string;
+use std::sync::Arc;
 
 /// One line: level, logger (may be empty), caller, message, and more fields whose values are JSON already.
 pub fn line(level: &str, logger: &str, caller: &str, message: &str, fields: &[(&str, String)]) {
@@ -30,8 +32,12 @@ fn timestamp() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }
 
-/// The line of an attempt that failed.
-pub fn attempt(logger: &str, attempt: &client::Attempt) {
+/// Writes a line for each attempt that failed.
+pub fn attempts(logger: &'static str) -> Observer {
+    Arc::new(move |failed| attempt(logger, failed))
+}
+
+fn attempt(logger: &str, attempt: &client::Attempt) {
     let peer = match &attempt.peer {
         Some((peer, local)) => format!("Peer{{Addr: '{peer}', LocalAddr: '{local}', AuthInfo: 'insecure'}}"),
         None => "Peer{Addr: <nil>, LocalAddr: <nil>, AuthInfo: <nil>}".to_owned(),

@@ -1,26 +1,7 @@
-//! The `etcdctl` program: the v3 API from a shell, as Go's etcdctl 3.7.1 answers it.
-//!
-//! * `commands` is the table of all commands; each `run` stands in the module of its topic.
-//! * `globals` reads flags and environment and sets the client up; `output` prints answers in five formats.
-//!
-//! Invariant: what a script can see (standard output, exit code, first words of an error) is Go's, except where
-//! `docs/COMPAT.md` says otherwise.
-
-mod check;
-mod cluster;
-mod commands;
-mod concurrency;
-mod globals;
-mod kv;
-mod lease;
-mod log;
-mod output;
-mod snapshot;
-mod txn;
-mod watch;
+//! The program.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::from(etcdutl::cobra::run(&commands::PROGRAM, std::env::args_os().skip(1).collect()))
+    ExitCode::from(cobra::run(&etcdctl::PROGRAM, std::env::args_os().skip(1).collect()))
 }

@@ -4,7 +4,7 @@ use crate::globals::Ctl;
 use crate::log;
 use crate::output::write_out;
 use client::Stream;
-use etcdutl::cobra::{Call, Exit};
+use cobra::{Call, Exit};
 use go::log_string;
 use sha2::{Digest as _, Sha256};
 use std::fs::{File, OpenOptions};

@@ -4,13 +4,14 @@ use crate::globals::Ctl;
 use crate::kv::{self, failed};
 use crate::output::Answer;
 use api::pb::etcdserverpb as pb;
-use etcdutl::cobra::{Call, Command, Exit, Flag, parse, usage};
+use cobra::{Call, Command, Exit, Flag, Program, parse, usage};
 
 use pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use pb::request_op::Request as Op;
 use std::ffi::OsString;
 use std::io::{BufRead, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
+use std::time::Duration;
 
 /// Flags of `txn`.
 pub static FLAGS: &[Flag] = &[Flag::switch("interactive", "ask for each of the three lists").short('i')];
@@ -22,7 +23,6 @@ pub fn txn(call: &mut Call) -> Result<(), Exit> {
     }
     let interactive = call.given.is_true("interactive");
     let ctl = Ctl::open(call)?;
-    let mut input = std::io::stdin().lock();
     let prompt = |text: &str| {
         if interactive {
             println!("{text}");
@@ -30,14 +30,28 @@ pub fn txn(call: &mut Call) -> Result<(), Exit> {
             let _ = std::io::stdout().flush();
         }
     };
-    prompt("compares:");
-    let compare = read_list(&mut input, compare)?;
-    prompt("success requests (get, put, del):");
-    let success = read_list(&mut input, |line| request(call, line))?;
-    prompt("failure requests (get, put, del):");
-    let failure = read_list(&mut input, |line| request(call, line))?;
-    let response = ctl.block_on(ctl.client.txn(pb::TxnRequest { compare, success, failure })).map_err(failed)?;
+    let request = read(call.program, &mut std::io::stdin().lock(), prompt, kv::RANGE_WARNING_WAIT)?;
+    let response = ctl.block_on(ctl.client.txn(request)).map_err(failed)?;
     ctl.display.show(Answer::Txn(&response))
+}
+
+/// The three lists. Who deletes from one key to another without saying so has so long to think.
+///
+/// # Errors
+/// etcdctl's text for the first line that is none, code 3.
+pub fn read(
+    program: &'static Program,
+    input: &mut impl BufRead,
+    prompt: impl Fn(&str),
+    think: Duration,
+) -> Result<pb::TxnRequest, Exit> {
+    prompt("compares:");
+    let compare = read_list(input, compare)?;
+    prompt("success requests (get, put, del):");
+    let success = read_list(input, |line| request(program, line, think))?;
+    prompt("failure requests (get, put, del):");
+    let failure = read_list(input, |line| request(program, line, think))?;
+    Ok(pb::TxnRequest { compare, success, failure })
 }
 
 /// Lines up to a blank one, each read by `item`.
@@ -125,7 +139,7 @@ fn quoted(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
 }
 
 /// One line of requests: `get`, `put` or `del` with that command's own flags.
-fn request(call: &Call, line: &[u8]) -> Result<pb::RequestOp, Exit> {
+fn request(program: &'static Program, line: &[u8], think: Duration) -> Result<pb::RequestOp, Exit> {
     let words = words(line);
     let text = String::from_utf8_lossy(line).into_owned();
     let (name, rest) = match words.split_first() {
@@ -135,27 +149,27 @@ fn request(call: &Call, line: &[u8]) -> Result<pb::RequestOp, Exit> {
     let name = String::from_utf8_lossy(name).into_owned();
     let refused = || Exit::input(format!("invalid txn request: {text}"));
     let known = ["get", "put", "del"].contains(&name.as_str());
-    let command = call.program.root.commands.iter().find(|c| known && c.name() == name).ok_or_else(refused)?;
+    let command = program.root.commands.iter().find(|c| known && c.name() == name).ok_or_else(refused)?;
     let rest: Vec<OsString> = rest.iter().cloned().map(OsString::from_vec).collect();
     let flags: Vec<&'static Flag> = command.flags.iter().collect();
     let given = parse(&flags, &rest).map_err(|_| {
-        eprintln!("{}", local_usage(call, command));
+        eprintln!("{}", local_usage(program, command));
         refused()
     })?;
     let op = match name.as_str() {
         "get" => Op::RequestRange(kv::range_request(&given)?),
         "put" => Op::RequestPut(kv::put_request(&given, || None)?),
-        _ => Op::RequestDeleteRange(kv::delete_request(&given)?),
+        _ => Op::RequestDeleteRange(kv::delete_request(&given, think)?),
     };
     Ok(pb::RequestOp { request: Some(op) })
 }
 
-fn local_usage(call: &Call, command: &'static Command) -> String {
-    usage(call.program, &[&call.program.root, command])
+fn local_usage(program: &'static Program, command: &'static Command) -> String {
+    usage(program, &[&program.root, command])
 }
 
 /// Words as a shell splits them: `"…"` with Go's escapes, `'…'` as it is, else runs without blanks.
-fn words(line: &[u8]) -> Vec<Vec<u8>> {
+pub fn words(line: &[u8]) -> Vec<Vec<u8>> {
     let mut words = Vec::new();
     let mut rest = line.trim_ascii_start();
     while let Some(first) = rest.first() {

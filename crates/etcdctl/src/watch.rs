@@ -7,7 +7,7 @@ use api::pb::etcdserverpb as pb;
 use api::pb::mvccpb::Event;
 use bytes::Bytes;
 use client::{Client, Watch, prefix_end};
-use etcdutl::cobra::{Call, Exit, Flag, Kind, Parsed, parse};
+use cobra::{Call, Exit, Flag, Kind, Parsed, parse};
 
 use std::ffi::{OsStr, OsString};
 use std::io::BufRead as _;

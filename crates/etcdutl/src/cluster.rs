@@ -73,15 +73,11 @@ fn member_id(peer_urls: &[String], token: &str) -> u64 {
 /// etcd's text for the first wrong part.
 pub fn initial_cluster(text: &str) -> Result<BTreeMap<String, Vec<String>>, String> {
     let mut urls: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for part in text.split(',').map(str::trim) {
+    for part in text.split(',').filter(|part| !part.is_empty()) {
         let (name, url) = part.split_once('=').unwrap_or((part, ""));
         urls.entry(name.to_owned()).or_default().push(url.to_owned());
     }
-    for list in urls.values_mut() {
-        url::check(list)?;
-        list.sort();
-    }
-    Ok(urls)
+    urls.into_iter().map(|(name, list)| Ok((name, url::sorted(&list)?))).collect()
 }
 
 /// Reads `url,url`, sorted.
@@ -89,10 +85,8 @@ pub fn initial_cluster(text: &str) -> Result<BTreeMap<String, Vec<String>>, Stri
 /// # Errors
 /// etcd's text for the first wrong one.
 pub fn url_list(text: &str) -> Result<Vec<String>, String> {
-    let mut list: Vec<String> = text.split(',').map(|url| url.trim().to_owned()).collect();
-    url::check(&list)?;
-    list.sort();
-    Ok(list)
+    let list: Vec<String> = text.split(',').map(str::to_owned).collect();
+    url::sorted(&list)
 }
 
 /// The checks that a member's configuration must pass before a cluster is founded with it.
@@ -103,13 +97,15 @@ pub fn verify(name: &str, urls: &BTreeMap<String, Vec<String>>, advertised: &[St
     let Some(own) = urls.get(name) else {
         return Err(format!("couldn't find local name {} in the initial cluster configuration", go::quote(name)));
     };
+    advertise(name, own, advertised)?;
     let mut seen = BTreeSet::new();
-    if !urls.values().flatten().all(|url| seen.insert(url)) {
-        let all: Vec<String> =
-            urls.iter().flat_map(|(name, list)| list.iter().map(move |url| format!("{name}={url}"))).collect();
-        return Err(format!("initial cluster {} has duplicate url", all.join(",")));
+    if urls.values().flatten().all(|url| seen.insert(url)) {
+        return Ok(());
     }
-    advertise(name, own, advertised)
+    let mut all: Vec<String> =
+        urls.iter().flat_map(|(name, list)| list.iter().map(move |url| format!("{name}={url}"))).collect();
+    all.sort();
+    Err(format!("initial cluster {} has duplicate url", all.join(",")))
 }
 
 /// What the member advertises must be what the cluster has for it, by address if not by text.
@@ -124,12 +120,15 @@ fn advertise(name: &str, own: &[String], advertised: &[String]) -> Result<(), St
             advertised.join(",")
         ));
     }
-    let surplus: Vec<&String> = advertised.iter().filter(|url| !own.contains(url)).collect();
-    Err(format!(
-        "--initial-advertise-peer-urls has {} but missing from --initial-cluster={}",
-        surplus.iter().map(|url| url.as_str()).collect::<Vec<_>>().join(","),
-        join(own.iter().collect())
-    ))
+    // etcd names here what is advertised, not what the cluster has.
+    let claimed = join(advertised.iter().collect());
+    let surplus: Vec<&str> = advertised.iter().filter(|url| !own.contains(url)).map(String::as_str).collect();
+    if surplus.is_empty() {
+        let all = advertised.join(",");
+        return Err(format!("failed to resolve {all} to match --initial-cluster={claimed} ({why})"));
+    }
+    let surplus = surplus.join(",");
+    Err(format!("--initial-advertise-peer-urls has {surplus} but missing from --initial-cluster={claimed}"))
 }
 
 fn same_addresses(a: &[String], b: &[String]) -> Result<(), String> {
@@ -146,22 +145,22 @@ fn same_addresses(a: &[String], b: &[String]) -> Result<(), String> {
     let (mut left, mut right) = (resolve(a)?, resolve(b)?);
     left.sort();
     right.sort();
-    match left.iter().zip(&right).find(|(a, b)| a.1 != b.1) {
+    match left.iter().zip(&right).find(|(a, b)| a != b) {
         None => Ok(()),
-        Some((a, b)) => Err(format!("resolved urls: {:?} != {:?}", a.1, b.1)),
+        Some((a, b)) => Err(format!("resolved urls: {a:?} != {b:?}")),
     }
 }
 
 /// URLs with their hosts' addresses.
-fn resolve(urls: &[String]) -> Result<Vec<(String, String)>, String> {
-    let one = |url: &String| -> Result<(String, String), String> {
+fn resolve(urls: &[String]) -> Result<Vec<String>, String> {
+    let one = |url: &String| -> Result<String, String> {
         let (scheme, host) = url.split_once("://").unwrap_or(("", url));
         if scheme.starts_with("unix") {
-            return Ok((url.clone(), url.clone()));
+            return Ok(url.clone());
         }
         // As Go: a machine may call itself so by several addresses.
         if host.starts_with("localhost:") {
-            return Ok((url.clone(), url.clone()));
+            return Ok(url.clone());
         }
         let address = host.to_socket_addrs().map_err(|e| format!("failed to resolve {url:?} ({e})"))?.next();
         let address = address.ok_or_else(|| format!("failed to resolve {url:?} (no such host)"))?;
@@ -174,7 +173,7 @@ fn resolve(urls: &[String]) -> Result<Vec<(String, String)>, String> {
                 ("resolved-addr", log_string(&address.to_string())),
             ],
         );
-        Ok((url.clone(), format!("{scheme}://{address}")))
+        Ok(format!("{scheme}://{address}"))
     };
     urls.iter().map(one).collect()
 }
@@ -193,6 +192,14 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_is_read_as_go_reads_it() {
+        let urls = initial_cluster("b=HTTP://127.0.0.1:2,a=http://127.0.0.1:3,,a= http://127.0.0.1:1,").unwrap();
+        let all: Vec<_> = urls.iter().map(|(name, list)| (name.as_str(), list.join(" "))).collect();
+        let (a, b) = ("http://127.0.0.1:1 http://127.0.0.1:3".to_owned(), "http://127.0.0.1:2".to_owned());
+        assert_eq!(all, [("a", a), ("b", b)]);
+    }
+
+    #[test]
     fn wrong_clusters_are_refused_with_etcds_texts() {
         let urls = initial_cluster("a=http://127.0.0.1:1,b=http://127.0.0.1:2").unwrap();
         let own = vec!["http://127.0.0.1:1".to_owned()];
@@ -208,6 +215,19 @@ mod tests {
         ] {
             assert_eq!(verify(name, &urls, &own).unwrap_err(), text);
         }
+        let more = ["http://127.0.0.1:1".to_owned(), "http://127.0.0.1:3".to_owned()];
+        assert_eq!(
+            verify("a", &urls, &more).unwrap_err(),
+            "--initial-advertise-peer-urls has http://127.0.0.1:3 but missing from \
+             --initial-cluster=a=http://127.0.0.1:1,a=http://127.0.0.1:3"
+        );
+        let same = ["http://127.0.0.1:1".to_owned(), "http://127.0.0.1:1".to_owned()];
+        assert_eq!(
+            verify("a", &urls, &same).unwrap_err(),
+            "failed to resolve http://127.0.0.1:1,http://127.0.0.1:1 to match \
+             --initial-cluster=a=http://127.0.0.1:1,a=http://127.0.0.1:1 (len([\"http://127.0.0.1:1\" \
+             \"http://127.0.0.1:1\"]) != len([\"http://127.0.0.1:1\"]))"
+        );
         let twice = initial_cluster("a=http://127.0.0.1:1,b=http://127.0.0.1:1").unwrap();
         assert_eq!(
             verify("a", &twice, &own).unwrap_err(),

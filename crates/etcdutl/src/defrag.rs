@@ -1,8 +1,8 @@
 //! `defrag`: writes a member's database anew, without free pages, while no server has it open.
 
-use crate::cobra::{Call, Exit, Flag, Kind};
 use crate::file;
 use crate::log;
+use cobra::{Call, Exit, Flag, Kind};
 use disk::RealDisk;
 use go::log_string;
 use std::path::{Path, PathBuf};

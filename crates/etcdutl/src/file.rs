@@ -1,6 +1,6 @@
 //! Opening database files without harm: read-only where reading is all, with a limit on the wait for their lock.
 
-use crate::cobra::{Call, Exit};
+use cobra::{Call, Exit};
 
 use bolt::{Db, Error, Options};
 use disk::RealDisk;

@@ -1,10 +1,10 @@
 //! `hashkv`: the hash that the HashKV request answers, computed from a file. The file is only read.
 
-use crate::cobra::{Call, Exit, Flag, Kind};
 use crate::file;
 use crate::status::{Record, records};
 use bolt::View;
 use bytes::Bytes;
+use cobra::{Call, Exit, Flag, Kind};
 use std::collections::HashMap;
 use std::path::Path;
 

@@ -1,19 +1,18 @@
-//! The offline tool, and the command-line ground that `etcdctl` stands on too.
+//! The offline tool, and what `etcdctl` shares with it.
 //!
-//! * [`cobra`] reads command lines and prints help as Go's tools do; [`table`] prints their tables.
-//! * `status`, `hashkv`, `restore`, `defrag` are the commands; [`PROGRAM`] is their table.
+//! * [`table`] prints tables as Go's tools do; [`url`] reads lists of peer URLs.
+//! * `status`, `hashkv`, `restore`, `defrag`, `migrate` are the commands; [`PROGRAM`] is their table.
 //!
 //! Invariants: files are damaged until proved otherwise (an error names the cause, nothing panics); a command that reads
 //! changes nothing; a command that writes makes its result durable before it says so.
 
 mod cluster;
-pub mod cobra;
-pub mod completion;
 mod defrag;
 mod file;
 mod hashkv;
 mod log;
 mod membership;
+mod migrate;
 mod restore;
 mod status;
 pub mod table;
@@ -22,7 +21,14 @@ pub mod url;
 pub use restore::{FLAGS as RESTORE_FLAGS, run as snapshot_restore};
 pub use status::run as snapshot_status;
 
-use cobra::{Call, Command, Exit, Flag, Kind, Parsed, Program, help_command};
+/// What reads bytes from outside, opened to the fuzzer.
+#[doc(hidden)]
+pub mod decoders {
+    pub use crate::cluster::{initial_cluster, url_list};
+    pub use crate::migrate::needed_by_entry;
+}
+
+use cobra::{Call, Command, Exit, Flag, Kind, Parsed, Program, completion, help_command};
 
 const GLOBALS: &[Flag] = &[
     Flag::new("write-out", Kind::Text, "simple", "output format: fields, json, protobuf, simple or table").short('w'),
@@ -71,6 +77,13 @@ const COMMANDS: &[Command] = &[
         flags: hashkv::FLAGS,
         exactly: Some(1),
         run: Some(hashkv::run),
+        ..Command::EMPTY
+    },
+    Command {
+        usage: "migrate",
+        short: "Makes a data directory fit another version of etcd",
+        flags: migrate::FLAGS,
+        run: Some(migrate::run),
         ..Command::EMPTY
     },
     Command { usage: "version", short: "Prints etcdutl's version", run: Some(version), ..Command::EMPTY },

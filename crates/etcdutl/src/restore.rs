@@ -6,15 +6,16 @@
 //! WAL/0000000000000000-0000000000000000.wal   one conf change a member, all committed, then the snapshot's record
 //! ```
 //!
-//! The file's checksum is proved before anything is made, so a refused restore leaves nothing behind.
+//! The file's checksum is proved before anything is made, so a refused restore leaves nothing behind. A restore that lets
+//! revisions go back says so.
 
 use crate::cluster::{self, Cluster};
-use crate::cobra::{Call, Exit, Flag, Kind};
 use crate::{file, log, membership, status};
 use api::pb::etcdserverpb::Metadata;
 use api::raft::{ConfChange, ConfChangeKind, ConfState, Entry, EntryKind, HardState, Snapshot, SnapshotMetadata};
 use bolt::Fill;
 use bytes::Bytes;
+use cobra::{Call, Exit, Flag, Kind};
 use disk::RealDisk;
 use go::log_string;
 use prost::Message as _;
@@ -68,10 +69,22 @@ pub fn run(call: &mut Call) -> Result<(), Exit> {
     let text = |e: std::io::Error| Exit::error(format!("{}: {}", plan.data_dir.display(), go::os_text(&e)));
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&snap_dir).map_err(text)?;
     copy(&mut source, size, &snap_dir.join("db")).map_err(text)?;
-    change_database(&plan, &snap_dir.join("db"))?;
+    let newest = change_database(&plan, &snap_dir.join("db"))?;
     write_log(&plan, &snap_dir)?;
     plan.log("snapshot/v3_snapshot.go:334", "restored snapshot");
+    if plan.bump == 0 {
+        warn_of_old_revisions(newest);
+    }
     Ok(())
+}
+
+/// A cluster that goes back in revisions looks healthy while its clients go wrong: nothing else will tell them.
+fn warn_of_old_revisions(newest: i64) {
+    eprintln!(
+        "WARNING: the restored cluster goes on at revision {newest}. Clients that saw later ones (watches, caches, \
+         Kubernetes) will miss changes without an error.\n\
+         WARNING: to make them read anew, restore all members with --bump-revision 1000000000 --mark-compacted."
+    );
 }
 
 fn plan(call: &Call) -> Result<Plan, Exit> {
@@ -198,8 +211,8 @@ fn copy(source: &mut File, size: u64, target: &Path) -> std::io::Result<()> {
     file.sync_all()
 }
 
-/// New members, new index and term, and the raised revision, in one transaction.
-fn change_database(plan: &Plan, path: &Path) -> Result<(), Exit> {
+/// New members, new index and term, and the raised revision, in one transaction. Answers the snapshot's revision.
+fn change_database(plan: &Plan, path: &Path) -> Result<i64, Exit> {
     let db = file::open(path, false, Duration::ZERO)?;
     let newest = status::records(&db.view())?.try_fold(0, |_, record| record.map(|r| r.main))?;
     let mut tx = db.begin().map_err(file::failed)?;
@@ -229,7 +242,7 @@ fn change_database(plan: &Plan, path: &Path) -> Result<(), Exit> {
                 ("cluster-id", log_string(&format!("{:x}", plan.cluster.id))),
                 ("local-member-id", log_string("0")),
                 ("added-peer-id", log_string(&format!("{:x}", member.id))),
-                ("added-peer-peer-urls", format!("[{}]", urls.join(","))),
+                ("added-peer-peer-urls", format!("[{}]", urls.join(", "))),
                 ("added-peer-is-learner", "false".into()),
             ],
         );
@@ -237,7 +250,8 @@ fn change_database(plan: &Plan, path: &Path) -> Result<(), Exit> {
     let count = plan.cluster.members.len() as u64;
     put("meta", Bytes::from_static(b"consistent_index"), Bytes::copy_from_slice(&count.to_be_bytes()))?;
     put("meta", Bytes::from_static(b"term"), Bytes::copy_from_slice(&1u64.to_be_bytes()))?;
-    tx.commit().map_err(file::failed)
+    tx.commit().map_err(file::failed)?;
+    Ok(newest)
 }
 
 fn raise(newest: i64, bump: u64) -> Result<i64, Exit> {

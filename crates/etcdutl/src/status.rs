@@ -1,7 +1,7 @@
 //! `snapshot status`: what a database file holds, and a hash of all of it.
 
-use crate::cobra::{Call, Exit};
 use crate::file;
+use cobra::{Call, Exit};
 
 use api::pb::mvccpb::KeyValue;
 use bolt::{Db, View};

@@ -13,6 +13,24 @@ pub fn check(urls: &[String]) -> Result<(), String> {
     urls.iter().try_for_each(|url| check_one(url.trim()))
 }
 
+/// The checked URLs as Go prints them (no blanks around, the scheme in lower case), sorted.
+///
+/// # Errors
+/// As [`check`].
+pub fn sorted(urls: &[String]) -> Result<Vec<String>, String> {
+    check(urls)?;
+    let mut sorted: Vec<String> = urls.iter().map(|url| plain(url.trim())).collect();
+    sorted.sort();
+    Ok(sorted)
+}
+
+fn plain(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => format!("{}://{rest}", scheme.to_ascii_lowercase()),
+        None => url.to_owned(),
+    }
+}
+
 fn check_one(url: &str) -> Result<(), String> {
     if url.bytes().any(|b| b < 0x20 || b == 0x7f) {
         return Err(format!("parse {}: net/url: invalid control character in URL", quote(url.as_bytes())));

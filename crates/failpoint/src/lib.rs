@@ -34,6 +34,22 @@ pub use start::{hit, start};
 #[cfg(any(test, feature = "failpoints"))]
 pub use term::Value;
 
+#[cfg(feature = "mutants")]
+pub mod mutant;
+
+/// Whether the mistake of this name is switched on: `false` unless the crate that uses it has its feature `mutants` on, which
+/// must turn on this crate's.
+#[macro_export]
+macro_rules! mutant {
+    ($name:literal) => {{
+        #[cfg(feature = "mutants")]
+        let on = $crate::mutant::is_on($name);
+        #[cfg(not(feature = "mutants"))]
+        let on = false;
+        on
+    }};
+}
+
 /// Marks a place. `point!("name")` may stop, delay or end the process there; `point!("name", |v| expression)` runs the
 /// expression, which may `return`, when a term returns a value of the name's kind.
 ///

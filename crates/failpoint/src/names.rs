@@ -24,6 +24,9 @@ pub struct Point {
 
 const BOLT: &str = "go.etcd.io/bbolt";
 const LEASE: &str = "go.etcd.io/etcd/server/v3/lease";
+const LEASEHTTP: &str = "go.etcd.io/etcd/server/v3/lease/leasehttp";
+const MEMBERSHIP: &str = "go.etcd.io/etcd/server/v3/etcdserver/api/membership";
+const RAFTHTTP: &str = "go.etcd.io/etcd/server/v3/etcdserver/api/rafthttp";
 const SERVER: &str = "go.etcd.io/etcd/server/v3/etcdserver";
 const V3RPC: &str = "go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc";
 const STORAGE: &str = "go.etcd.io/etcd/server/v3/storage";
@@ -40,8 +43,10 @@ const fn text(package: &'static str, name: &'static str) -> Point {
 }
 
 /// All of them.
-pub static POINTS: [Point; 42] = [
+pub static POINTS: [Point; 51] = [
     unit(SERVER, "raftBeforeLeaderSend"),
+    unit(SERVER, "raftBeforeFollowerSend"),
+    unit(RAFTHTTP, "raftDropHeartbeat"),
     unit(SERVER, "raftBeforeSave"),
     unit(SERVER, "raftAfterSave"),
     unit(SERVER, "raftBeforeSaveSnap"),
@@ -50,6 +55,13 @@ pub static POINTS: [Point; 42] = [
     unit(SERVER, "raftBeforeAdvance"),
     unit(SERVER, "beforePublishing"),
     unit(SERVER, "beforeApplyOneEntryNormal"),
+    unit(SERVER, "applyBeforeOpenSnapshot"),
+    unit(SERVER, "applyAfterOpenSnapshot"),
+    unit(SERVER, "raftBeforeApplySnap"),
+    unit(SERVER, "raftAfterApplySnap"),
+    unit(MEMBERSHIP, "afterIsMemberExist"),
+    unit(LEASEHTTP, "beforeServeHTTPLeaseRenew"),
+    unit(LEASEHTTP, "beforeLookupWhenForwardLeaseTimeToLive"),
     unit(SERVER, "beforeApplyOneConfChange"),
     unit(SERVER, "beforeLookupWhenLeaseTimeToLive"),
     unit(SERVER, "beforeRangeStreamChunk"),

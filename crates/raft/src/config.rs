@@ -30,6 +30,9 @@ pub struct Config {
     pub heartbeat_tick: usize,
     /// Index up to which entries are applied already.
     pub applied: u64,
+    /// Index up to which entries are known to be committed, whatever commit index was stored: the state machine has kept what
+    /// they did. 0: nothing is known.
+    pub committed: u64,
     /// Bytes of entries in one message to a peer; one entry always goes.
     pub max_size_per_msg: u64,
     /// Seeds the randomised election timeout.
@@ -68,6 +71,7 @@ impl Default for Config {
             election_tick: 10,
             heartbeat_tick: 1,
             applied: 0,
+            committed: 0,
             max_size_per_msg: 1 << 20,
             seed: 0,
             async_storage_writes: true,

@@ -135,7 +135,10 @@ impl Raft {
             MessageType::MsgPreVote => (true, MessageType::MsgPreVoteResp),
             _ => (false, MessageType::MsgVoteResp),
         };
-        let free = self.vote == m.from || (self.vote == 0 && self.leader == 0) || (pre && m.term > self.term);
+        let free = failpoint::mutant!("voteTwice")
+            || self.vote == m.from
+            || (self.vote == 0 && self.leader == 0)
+            || (pre && m.term > self.term);
         let granted = free && self.log.is_up_to_date(m.index, m.log_term);
         note!(
             self.logs,

@@ -141,28 +141,40 @@ impl Raft {
         }
     }
 
-    /// Before its first commit of the term a leader may not know all that is committed: reads wait for it. That
-    /// holds for the only voter too, since what it knew before a restart may have been behind.
     fn read_index(&mut self, m: Message) {
-        if !self.committed_in_term() {
-            if self.early_reads.len() < READS_WAITING_MAX {
-                self.early_reads.push(m);
-            }
-            return;
-        }
-        // A leader that was removed does not decide alone, even if one voter is left.
-        if self.tracker.decides_alone(self.id) || self.config.read_only == ReadOnlyOption::LeaseBased {
-            self.answer_read(self.log.committed, m);
-            return;
-        }
-        if self.read_only.add(self.id, self.log.committed, m) {
+        if self.take_read(m) {
             self.broadcast_heartbeat();
         }
     }
 
+    /// Takes a read; says whether a quorum must confirm it.
+    ///
+    /// Before its first commit of the term a leader may not know all that is committed: reads wait for it. That
+    /// holds for the only voter too, since what it knew before a restart may have been behind.
+    fn take_read(&mut self, m: Message) -> bool {
+        if !self.committed_in_term() && !failpoint::mutant!("readBeforeFirstCommit") {
+            if self.early_reads.len() < READS_WAITING_MAX {
+                self.early_reads.push(m);
+            }
+            return false;
+        }
+        // A leader that was removed does not decide alone, even if one voter is left.
+        let alone = self.tracker.decides_alone(self.id) || failpoint::mutant!("readWithoutQuorum");
+        if alone || self.config.read_only == ReadOnlyOption::LeaseBased {
+            self.answer_read(self.log.committed, m);
+            return false;
+        }
+        self.read_only.add(self.id, self.log.committed, m)
+    }
+
+    /// One round of heartbeats is for all of them: many may have waited.
     pub fn release_early_reads(&mut self) {
+        let mut unconfirmed = false;
         for m in std::mem::take(&mut self.early_reads) {
-            self.read_index(m);
+            unconfirmed |= self.take_read(m);
+        }
+        if unconfirmed {
+            self.broadcast_heartbeat();
         }
     }
 

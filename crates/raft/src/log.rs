@@ -93,7 +93,7 @@ impl Log {
 
     /// Whether a log that ends so holds at least what this one does (Raft paper, 5.4.1).
     pub fn is_up_to_date(&self, last_index: u64, last_term: u64) -> bool {
-        (last_term, last_index) >= (self.last_term(), self.last_index())
+        failpoint::mutant!("voteForShorterLog") || (last_term, last_index) >= (self.last_term(), self.last_index())
     }
 
     /// Entries `[low, high)` up to `max_bytes`, but at least one; `None` if some are no longer in the log.
@@ -195,7 +195,8 @@ impl Log {
     /// Commits what a quorum has, if that entry is of `term`: older ones are committed only along with it (Raft
     /// paper, 5.4.2).
     pub fn maybe_commit(&mut self, index: u64, term: u64) -> bool {
-        let news = index > self.committed && self.matches(index, term);
+        let counts = self.matches(index, term) || failpoint::mutant!("commitOlderTerms");
+        let news = index > self.committed && counts;
         if news {
             self.commit_to(index);
         }

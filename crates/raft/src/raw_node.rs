@@ -208,7 +208,8 @@ impl RawNode {
         }
         let promised = (self.hard_state.term, self.hard_state.vote) != (before.term, before.vote);
         ready.must_sync = promised || !ready.entries.is_empty();
-        ready.committed_entries = self.raft.log.take_committed(self.durable_only());
+        let durable_only = self.durable_only() && !failpoint::mutant!("applyBeforeDurable");
+        ready.committed_entries = self.raft.log.take_committed(durable_only);
         self.raft.log.unstable.accept_in_progress();
         let after_append = std::mem::take(&mut self.raft.after_append);
         if self.durable_only() {
@@ -314,6 +315,11 @@ impl RawNode {
             role: self.raft.role,
             transferee: self.raft.transferee,
         }
+    }
+
+    /// Of a leader: what its entries hold that are not committed yet, bytes.
+    pub fn uncommitted_bytes(&self) -> u64 {
+        self.raft.uncommitted_bytes
     }
 
     /// What is known of each member, by ascending id; of worth only at the leader.

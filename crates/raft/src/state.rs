@@ -62,13 +62,15 @@ impl Raft {
                 hard_state.commit
             ));
         }
-        if config.applied > last_index {
-            return Err(format!("entry {} is applied, but the log ends at {last_index}", config.applied));
+        let applied = config.applied.max(config.committed);
+        if applied > last_index {
+            return Err(format!("entry {applied} is applied, but the log ends at {last_index}"));
         }
         let tracker = Tracker::new(config.max_inflight_msgs, config.max_inflight_bytes);
         let restored = confchange::restore(tracker.clone(), last_index, storage.conf_state())
             .map_err(|e| format!("the stored configuration makes no sense: {e}"))?;
-        let log = Log::new(storage, hard_state.commit, config.applied, config.max_applying_bytes());
+        let committed = hard_state.commit.max(config.committed);
+        let log = Log::new(storage, committed, config.applied, config.max_applying_bytes());
         let mut raft = Raft {
             id: config.id,
             term: hard_state.term,
@@ -146,6 +148,8 @@ impl Raft {
             _ => message.term = self.term,
         }
         match message.kind {
+            T::MsgVoteResp if failpoint::mutant!("voteBeforeSync") => self.messages.push(message),
+            T::MsgAppResp if failpoint::mutant!("ackBeforeSync") => self.messages.push(message),
             T::MsgAppResp | T::MsgVoteResp | T::MsgPreVoteResp => self.after_append.push(message),
             // It vouches for a log. Were it lost in a crash, grants still under way could elect this node in the same
             // term with a shorter one.

@@ -14,6 +14,12 @@ pub struct MemoryStorage {
     /// Term and index before the first entry.
     base: (u64, u64),
     entries: VecDeque<Entry>,
+    /// Memory that the entries take.
+    bytes: usize,
+}
+
+fn memory(entry: &Entry) -> usize {
+    size_of::<Entry>() + entry.data.len()
 }
 
 impl MemoryStorage {
@@ -33,6 +39,7 @@ impl MemoryStorage {
         self.base = (snapshot.metadata.term, snapshot.metadata.index);
         self.snapshot = snapshot;
         self.entries.clear();
+        self.bytes = 0;
     }
 
     /// Makes a snapshot the one that is sent to followers which need entries that are gone. Entries stay.
@@ -97,8 +104,15 @@ impl MemoryStorage {
         let mut entries = entries.skip_while(|e| e.index < first_index).peekable();
         let Some(first) = entries.peek().map(|e| e.index) else { return };
         assert!(first <= self.last_index() + 1, "entries before {first} are missing");
-        self.entries.truncate((first - first_index) as usize);
-        self.entries.extend(entries);
+        for replaced in self.entries.drain((first - first_index) as usize..) {
+            self.bytes -= memory(&replaced);
+        }
+        self.entries.extend(entries.inspect(|entry| self.bytes += memory(entry)));
+    }
+
+    /// What the entries take, bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Entries `[low, high)` as far as they are there.
@@ -121,12 +135,15 @@ impl MemoryStorage {
         found
     }
 
-    /// Forgets entries that lie more than `keep` behind `index`, which must be applied.
-    pub fn compact_behind(&mut self, index: u64, keep: u64) {
-        let to = index.saturating_sub(keep).min(self.last_index());
-        while self.base.1 < to
+    /// Forgets entries that lie more than `keep` behind `index`, which must be applied, and then the oldest up to `index`
+    /// until the rest takes no more than `keep_bytes`.
+    pub fn compact_behind(&mut self, index: u64, keep: u64, keep_bytes: usize) {
+        let (to, last) = (index.saturating_sub(keep), index.min(self.last_index()));
+        while self.base.1 < last
+            && (self.base.1 < to || self.bytes > keep_bytes)
             && let Some(entry) = self.entries.pop_front()
         {
+            self.bytes -= memory(&entry);
             self.base = (entry.term, entry.index);
         }
     }

@@ -10,8 +10,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 /// Who calls, as far as the transport knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// Metadata `token`, else `authorization` without its leading `Bearer `.
+    /// Metadata `token`, else `authorization`, without a leading `Bearer `.
     pub token: Option<String>,
+    /// The common name of the certificate that the client showed, verified, where certificates stand for users
+    /// (`--client-cert-auth`). Not of calls that come through the gateway: those show the gateway's own.
+    pub common_name: Option<String>,
     /// The client's deadline (`grpc-timeout`), measured from arrival.
     pub timeout: Option<std::time::Duration>,
 }
@@ -54,6 +57,8 @@ pub trait Member: Send + Sync + 'static {
     fn leader_known(&self) -> watch::Receiver<bool>;
     /// Health of service "": SERVING or not.
     fn serving(&self) -> watch::Receiver<bool>;
+    /// Whether the member is a learner: it serves little (semantics.md 11.9).
+    fn is_learner(&self) -> bool;
     /// Cluster version and storage version, as `GET /version` shows them.
     fn versions(&self) -> (String, String);
     /// Cluster id, member id: for headers that the transport itself has to fill.

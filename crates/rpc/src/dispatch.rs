@@ -85,7 +85,7 @@ fn admit<M: Member>(
     let path = request.uri().path_and_query().map_or("", |path| path.as_str());
     let fine = |why| (StatusCode::OK, why);
     let method = find(path).map_err(fine)?;
-    check(port, fields).map_err(fine)?;
+    check(port, method, fields).map_err(fine)?;
     let limit = deadline(fields.timeout)
         .map_err(|why| (StatusCode::BAD_REQUEST, Status::internal(format!("malformed grpc-timeout: {why}"))))?;
     let (gzip, wants_leader) = (fields.gzip(), fields.wants_leader());
@@ -162,10 +162,15 @@ impl Fields<'_> {
     }
 
     fn caller(&self) -> Caller {
-        let authorization = || self.authorization.and_then(text).map(|v| v.strip_prefix("Bearer ").unwrap_or(v));
-        let token = self.token.and_then(text).or_else(authorization);
-        Caller { token: token.map(str::to_owned), timeout: None }
+        // What is no text is no token of anybody's either.
+        let token = self.token.or(self.authorization).map(|v| bare_token(text(v).unwrap_or_default()));
+        Caller { token, ..Caller::default() }
     }
+}
+
+/// A token without the word that may stand before it.
+pub fn bare_token(text: &str) -> String {
+    text.strip_prefix("Bearer ").unwrap_or(text).to_owned()
 }
 
 fn text(value: &HeaderValue) -> Option<&str> {
@@ -174,7 +179,7 @@ fn text(value: &HeaderValue) -> Option<&str> {
 
 /// `application/grpc`, with `+` or `;` and anything: what the answer carries too, in grpc-go's spelling. Else grpc-go's
 /// answer to an HTTP/2 request that is none of its.
-fn grpc_content_type(value: Option<&HeaderValue>) -> Result<HeaderValue, Status> {
+pub(crate) fn grpc_content_type(value: Option<&HeaderValue>) -> Result<HeaderValue, Status> {
     if value.is_some_and(|v| v.as_bytes() == GRPC.as_bytes()) {
         return Ok(GRPC);
     }
@@ -189,7 +194,7 @@ fn grpc_content_type(value: Option<&HeaderValue>) -> Result<HeaderValue, Status>
 }
 
 /// The method of `/service/method`.
-fn find<M: Member>(path: &str) -> Result<&'static Method<M>, Status> {
+pub(crate) fn find<M: Member>(path: &str) -> Result<&'static Method<M>, Status> {
     let name = path.strip_prefix('/').unwrap_or(path).rsplit_once('/');
     let Some((service, method)) = name else {
         return Err(Status::unimplemented(format!("malformed method name: {path:?}")));
@@ -201,14 +206,17 @@ fn find<M: Member>(path: &str) -> Result<&'static Method<M>, Status> {
     known.methods.iter().find(|known| known.name == method).ok_or_else(unknown)
 }
 
-/// An encoding that is known, a valid client version, a leader where one is asked for.
-fn check<M: Member>(port: &Port<M>, fields: &Fields<'_>) -> Result<(), Status> {
+/// An encoding that is known, a method that learners have, a valid client version, a leader where one is asked for.
+fn check<M: Member>(port: &Port<M>, method: &Method<M>, fields: &Fields<'_>) -> Result<(), Status> {
     if let Some(encoding) = fields.encoding
         && !matches!(encoding.as_bytes(), b"gzip" | b"identity")
     {
         let encoding = String::from_utf8_lossy(encoding.as_bytes());
         let text = format!("grpc: Decompressor is not installed for grpc-encoding \"{encoding}\"");
         return Err(Status::unimplemented(text));
+    }
+    if !method.learner && port.services.0.is_learner() {
+        return Err(status(&api::Error::NotSupportedForLearner));
     }
     if fields.version.is_some_and(|v| std::str::from_utf8(v.as_bytes()).is_err()) {
         return Err(status(&api::Error::InvalidClientAPIVersion));
@@ -220,7 +228,7 @@ fn check<M: Member>(port: &Port<M>, fields: &Fields<'_>) -> Result<(), Status> {
 }
 
 /// `grpc-timeout`: at most eight digits and a unit. Errors are grpc-go's.
-fn deadline(value: Option<&HeaderValue>) -> Result<Option<Duration>, String> {
+pub(crate) fn deadline(value: Option<&HeaderValue>) -> Result<Option<Duration>, String> {
     let Some(value) = value else { return Ok(None) };
     let text = String::from_utf8_lossy(value.as_bytes());
     if text.len() < 2 {

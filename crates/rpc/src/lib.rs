@@ -12,10 +12,11 @@
 //! grpc-go's (reference/errors.md), because clients match on them.
 
 mod answers;
-mod auth;
 mod backend;
 mod call;
 mod concurrency;
+#[doc(hidden)]
+pub mod decoders;
 mod dispatch;
 mod ends;
 mod frames;
@@ -24,6 +25,7 @@ mod health;
 mod keepalive;
 mod messages;
 mod methods;
+pub mod peer;
 mod pings;
 mod plain;
 mod serve;
@@ -31,4 +33,5 @@ mod services;
 mod streams;
 
 pub use backend::{Answer, Caller, Member, Pieces, Told, WatchStream};
+pub use dispatch::bare_token;
 pub use serve::{Connection, Limits, Listener, accept, serve};

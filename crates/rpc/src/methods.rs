@@ -1,7 +1,6 @@
 //! Every service and its methods: how each request is read and answered. What is not here is unknown.
 
 use crate::answers::{Body, Terms, frame};
-use crate::auth;
 use crate::backend::{Caller, Member};
 use crate::messages::Messages;
 use crate::services::{Services, unexpected};
@@ -24,7 +23,24 @@ pub(crate) struct Method<M: Member> {
     pub name: &'static str,
     /// Lasts as long as the client likes: ends when the member stops.
     pub endless: bool,
+    /// Learners have it, too.
+    pub learner: bool,
+    /// Where it is decided who may call it: nothing is open because nobody thought of it.
+    pub access: Access,
     pub kind: Kind<M>,
+}
+
+/// Where it is decided who may call a method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// In the table of `server::access`, which has a row for every kind of request.
+    Table,
+    /// For each watch of the stream, by its keys.
+    Watches,
+    /// In the calls it is made of, with the caller's credentials.
+    Calls,
+    /// Nowhere: it tells nothing of anybody's.
+    Open,
 }
 
 pub(crate) enum Kind<M: Member> {
@@ -51,12 +67,18 @@ impl<M: Member> Kind<M> {
 }
 
 impl<M: Member> Method<M> {
-    const fn new(name: &'static str, kind: Kind<M>) -> Method<M> {
-        Method { name, endless: false, kind }
+    const fn new(name: &'static str, access: Access, kind: Kind<M>) -> Method<M> {
+        Method { name, endless: false, learner: false, access, kind }
     }
 
-    const fn endless(name: &'static str, kind: Kind<M>) -> Method<M> {
-        Method { name, endless: true, kind }
+    const fn endless(name: &'static str, access: Access, kind: Kind<M>) -> Method<M> {
+        Method { name, endless: true, learner: false, access, kind }
+    }
+
+    /// What learners have, too. Of ranges they have the serializable ones; the member tells them apart.
+    const fn everywhere(self) -> Method<M> {
+        let Method { name, endless, access, kind, .. } = self;
+        Method { name, endless, learner: true, access, kind }
     }
 }
 
@@ -65,6 +87,7 @@ macro_rules! asked {
     ($name:ident, $request:ident) => {
         Method::new(
             stringify!($name),
+            Access::Table,
             Kind::Asked(Asked {
                 decode: |bytes| pb::$request::decode(bytes).map(Request::$name),
                 encode: |response, gzip| match response {
@@ -87,19 +110,6 @@ macro_rules! served {
     };
 }
 
-/// What a later release brings.
-macro_rules! later {
-    ($name:ident, $request:ident) => {
-        Method::new(
-            stringify!($name),
-            Kind::Served(|_, _, bytes, _| {
-                pb::$request::decode(bytes)?;
-                Ok(Box::pin(std::future::ready(Err(auth::later()))))
-            }),
-        )
-    };
-}
-
 macro_rules! many {
     ($request:ty, $method:ident) => {
         Kind::Many(|services, caller, bytes, terms| {
@@ -116,6 +126,7 @@ impl<M: Member> Service<M> {
             name: "etcdserverpb.Watch",
             methods: &[Method::endless(
                 "Watch",
+                Access::Watches,
                 Kind::Both(|s, caller, requests, terms| s.watch(caller, requests, terms)),
             )],
         },
@@ -131,6 +142,7 @@ impl<M: Member> Service<M> {
     const KV: &'static [Method<M>] = &[
         Method::new(
             "Range",
+            Access::Table,
             Kind::Asked(Asked {
                 decode: |bytes| pb::RangeRequest::decode(bytes).map(Request::Range),
                 encode: |response, gzip| match response {
@@ -139,12 +151,13 @@ impl<M: Member> Service<M> {
                     other => Err(unexpected(&other)),
                 },
             }),
-        ),
+        )
+        .everywhere(),
         asked!(Put, PutRequest),
         asked!(Txn, TxnRequest),
         asked!(DeleteRange, DeleteRangeRequest),
         asked!(Compact, CompactionRequest),
-        Method::new("RangeStream", many!(pb::RangeRequest, range_stream)),
+        Method::new("RangeStream", Access::Table, many!(pb::RangeRequest, range_stream)),
     ];
 
     const LEASE: &'static [Method<M>] = &[
@@ -154,6 +167,7 @@ impl<M: Member> Service<M> {
         asked!(LeaseLeases, LeaseLeasesRequest),
         Method::endless(
             "LeaseKeepAlive",
+            Access::Table,
             Kind::Both(|s, caller, requests, terms| s.keep_alive(caller, requests, terms)),
         ),
     ];
@@ -168,11 +182,12 @@ impl<M: Member> Service<M> {
 
     const MAINTENANCE: &'static [Method<M>] = &[
         asked!(Alarm, AlarmRequest),
-        asked!(Status, StatusRequest),
+        asked!(Status, StatusRequest).everywhere(),
         asked!(Defragment, DefragmentRequest),
         asked!(Hash, HashRequest),
         Method::new(
             "HashKV",
+            Access::Table,
             Kind::Asked(Asked {
                 decode: |bytes| pb::HashKvRequest::decode(bytes).map(Request::HashKv),
                 encode: |response, gzip| match response {
@@ -183,45 +198,45 @@ impl<M: Member> Service<M> {
         ),
         asked!(MoveLeader, MoveLeaderRequest),
         asked!(Downgrade, DowngradeRequest),
-        Method::new("Snapshot", many!(pb::SnapshotRequest, snapshot)),
+        Method::new("Snapshot", Access::Table, many!(pb::SnapshotRequest, snapshot)).everywhere(),
     ];
 
     const AUTH: &'static [Method<M>] = &[
-        Method::new("AuthStatus", served!(pb::AuthStatusRequest, auth_status)),
-        Method::new("Authenticate", served!(pb::AuthenticateRequest, authenticate)),
-        later!(AuthEnable, AuthEnableRequest),
-        later!(AuthDisable, AuthDisableRequest),
-        later!(UserAdd, AuthUserAddRequest),
-        later!(UserGet, AuthUserGetRequest),
-        later!(UserList, AuthUserListRequest),
-        later!(UserDelete, AuthUserDeleteRequest),
-        later!(UserChangePassword, AuthUserChangePasswordRequest),
-        later!(UserGrantRole, AuthUserGrantRoleRequest),
-        later!(UserRevokeRole, AuthUserRevokeRoleRequest),
-        later!(RoleAdd, AuthRoleAddRequest),
-        later!(RoleGet, AuthRoleGetRequest),
-        later!(RoleList, AuthRoleListRequest),
-        later!(RoleDelete, AuthRoleDeleteRequest),
-        later!(RoleGrantPermission, AuthRoleGrantPermissionRequest),
-        later!(RoleRevokePermission, AuthRoleRevokePermissionRequest),
+        asked!(AuthStatus, AuthStatusRequest),
+        asked!(Authenticate, AuthenticateRequest),
+        asked!(AuthEnable, AuthEnableRequest),
+        asked!(AuthDisable, AuthDisableRequest),
+        asked!(UserAdd, AuthUserAddRequest),
+        asked!(UserGet, AuthUserGetRequest),
+        asked!(UserList, AuthUserListRequest),
+        asked!(UserDelete, AuthUserDeleteRequest),
+        asked!(UserChangePassword, AuthUserChangePasswordRequest),
+        asked!(UserGrantRole, AuthUserGrantRoleRequest),
+        asked!(UserRevokeRole, AuthUserRevokeRoleRequest),
+        asked!(RoleAdd, AuthRoleAddRequest),
+        asked!(RoleGet, AuthRoleGetRequest),
+        asked!(RoleList, AuthRoleListRequest),
+        asked!(RoleDelete, AuthRoleDeleteRequest),
+        asked!(RoleGrantPermission, AuthRoleGrantPermissionRequest),
+        asked!(RoleRevokePermission, AuthRoleRevokePermissionRequest),
     ];
 
     const LOCK: &'static [Method<M>] = &[
-        Method::endless("Lock", served!(lock::LockRequest, lock)),
-        Method::new("Unlock", served!(lock::UnlockRequest, unlock)),
+        Method::endless("Lock", Access::Calls, served!(lock::LockRequest, lock)),
+        Method::new("Unlock", Access::Calls, served!(lock::UnlockRequest, unlock)),
     ];
 
     const ELECTION: &'static [Method<M>] = &[
-        Method::endless("Campaign", served!(elect::CampaignRequest, campaign)),
-        Method::new("Proclaim", served!(elect::ProclaimRequest, proclaim)),
-        Method::new("Leader", served!(elect::LeaderRequest, leader)),
-        Method::endless("Observe", many!(elect::LeaderRequest, observe)),
-        Method::new("Resign", served!(elect::ResignRequest, resign)),
+        Method::endless("Campaign", Access::Calls, served!(elect::CampaignRequest, campaign)),
+        Method::new("Proclaim", Access::Calls, served!(elect::ProclaimRequest, proclaim)),
+        Method::new("Leader", Access::Calls, served!(elect::LeaderRequest, leader)),
+        Method::endless("Observe", Access::Calls, many!(elect::LeaderRequest, observe)),
+        Method::new("Resign", Access::Calls, served!(elect::ResignRequest, resign)),
     ];
 
     const HEALTH: &'static [Method<M>] = &[
-        Method::new("Check", served!(health::HealthCheckRequest, check)),
-        Method::new("List", served!(health::HealthListRequest, list)),
-        Method::endless("Watch", many!(health::HealthCheckRequest, watch_health)),
+        Method::new("Check", Access::Open, served!(health::HealthCheckRequest, check)),
+        Method::new("List", Access::Open, served!(health::HealthListRequest, list)),
+        Method::endless("Watch", Access::Open, many!(health::HealthCheckRequest, watch_health)),
     ];
 }

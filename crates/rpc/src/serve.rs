@@ -204,6 +204,24 @@ pub async fn serve<M: Member>(
     }
 }
 
+/// Serves one connection to its end.
+///
+/// # Errors
+/// How the connection ended.
+pub async fn serve_one<M, S>(stream: S, member: Arc<M>, limits: Limits) -> Result<(), String>
+where
+    M: Member,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (_running, stop) = watch::channel(false);
+    let (open, _calls) = mpsc::channel::<()>(1);
+    let port = Port { services: Services(member), limits, stop, open: open.downgrade() };
+    let stream = Policed::new(stream, limits.client_pings(), Arc::default());
+    let (builder, door) = (builder(&limits), Door(Arc::new(port)));
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), door);
+    connection.into_owned().await.map_err(|e| e.to_string())
+}
+
 /// What every connection of a thread shares.
 struct Server<M> {
     builder: Arc<auto::Builder<TokioExecutor>>,

@@ -2,8 +2,8 @@
 //! come in, replies and jobs come out.
 //!
 //! ```text
-//! Call ─► Member ─ MsgStorageAppend ─► LogWriter ─► wal        Member owns raft, leases' clocks, who waits for what
-//!           │ ◄──── promises ────────────┘
+//! Call ─► Member ── LogTask ──────────► LogWriter ─► wal       Member owns raft, leases' clocks, who waits for what
+//!           │ ◄──── Logged ──────────────┘
 //!           ├── committed entries ────► Applier ─► store ─► Applied   (published, immutable)
 //!           └── Output: Reply · Read · Published · Checkpoint · Snapshot …
 //! ```
@@ -12,7 +12,9 @@
 //! while the last sync ran shares the next one. Reads, checkpoints and watches are jobs for other threads, on an
 //! immutable [`store::Applied`].
 
+pub mod access;
 mod autocompact;
+pub mod corruption;
 mod fatal;
 mod ids;
 mod layout;
@@ -20,10 +22,14 @@ mod log_writer;
 pub mod member;
 pub mod read;
 mod request;
+mod tokens;
 
+pub use access::Who;
 pub use autocompact::{AutoCompactor, Policy};
 pub use fatal::Fatal;
 pub use ids::IdGenerator;
 pub use layout::Layout;
+pub use log_writer::{LogTask, LogWriter, Logged};
 pub use member::{Member, Output};
 pub use request::{Encoded, Request, Response};
+pub use tokens::{TokenChange, Tokens, index as token_index};

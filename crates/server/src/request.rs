@@ -31,6 +31,28 @@ pub enum Request {
     MemberUpdate(pb::MemberUpdateRequest),
     MemberPromote(pb::MemberPromoteRequest),
     MemberList(pb::MemberListRequest),
+    /// The database's image, as a stream.
+    Snapshot(pb::SnapshotRequest),
+    /// A name and a password. The member never sees it: passwords are checked elsewhere, and then it is asked to
+    /// [`Request::AssignToken`].
+    Authenticate(pb::AuthenticateRequest),
+    AssignToken(pb::InternalAuthenticateRequest),
+    AuthEnable(pb::AuthEnableRequest),
+    AuthDisable(pb::AuthDisableRequest),
+    AuthStatus(pb::AuthStatusRequest),
+    UserAdd(pb::AuthUserAddRequest),
+    UserGet(pb::AuthUserGetRequest),
+    UserList(pb::AuthUserListRequest),
+    UserDelete(pb::AuthUserDeleteRequest),
+    UserChangePassword(pb::AuthUserChangePasswordRequest),
+    UserGrantRole(pb::AuthUserGrantRoleRequest),
+    UserRevokeRole(pb::AuthUserRevokeRoleRequest),
+    RoleAdd(pb::AuthRoleAddRequest),
+    RoleGet(pb::AuthRoleGetRequest),
+    RoleList(pb::AuthRoleListRequest),
+    RoleDelete(pb::AuthRoleDeleteRequest),
+    RoleGrantPermission(pb::AuthRoleGrantPermissionRequest),
+    RoleRevokePermission(pb::AuthRoleRevokePermissionRequest),
 }
 
 /// The answer to a [`Request`] of the same name, header filled.
@@ -60,6 +82,28 @@ pub enum Response {
     MemberUpdate(pb::MemberUpdateResponse),
     MemberPromote(pb::MemberPromoteResponse),
     MemberList(pb::MemberListResponse),
+    Authenticate(pb::AuthenticateResponse),
+    /// The token is a simple one; another has to rest on `auth_revision`.
+    TokenAssigned {
+        response: pb::AuthenticateResponse,
+        auth_revision: u64,
+    },
+    AuthEnable(pb::AuthEnableResponse),
+    AuthDisable(pb::AuthDisableResponse),
+    AuthStatus(pb::AuthStatusResponse),
+    UserAdd(pb::AuthUserAddResponse),
+    UserGet(pb::AuthUserGetResponse),
+    UserList(pb::AuthUserListResponse),
+    UserDelete(pb::AuthUserDeleteResponse),
+    UserChangePassword(pb::AuthUserChangePasswordResponse),
+    UserGrantRole(pb::AuthUserGrantRoleResponse),
+    UserRevokeRole(pb::AuthUserRevokeRoleResponse),
+    RoleAdd(pb::AuthRoleAddResponse),
+    RoleGet(pb::AuthRoleGetResponse),
+    RoleList(pb::AuthRoleListResponse),
+    RoleDelete(pb::AuthRoleDeleteResponse),
+    RoleGrantPermission(pb::AuthRoleGrantPermissionResponse),
+    RoleRevokePermission(pb::AuthRoleRevokePermissionResponse),
 }
 
 /// Bytes of a response beyond which it is encoded before it gets to a network thread; and of the pieces that are sent one

@@ -2,13 +2,14 @@
 
 use api::pb::etcdserverpb as pb;
 use disk::{SharedDisk, SimDisk, SimOptions};
-use server::member::{BootConfig, CheckpointJob, Config, InitialMember};
-use server::{Member, Output, Request, Response};
+use server::member::{Beginning, BootConfig, CheckpointJob, Config, Founder};
+use server::{LogWriter, Member, Output, Request, Response};
 
 type Ticket = &'static str;
 
 struct World {
     member: Member<Ticket>,
+    log: LogWriter,
     now_ms: u64,
     jobs: Vec<CheckpointJob>,
     answered: Vec<(Ticket, Result<Response, api::Error>)>,
@@ -23,6 +24,7 @@ fn boot(disk: SharedDisk) -> BootConfig {
         client_urls: vec!["http://127.0.0.1:2379".into()],
         tick_ms: 100,
         election_ticks: 10,
+        pre_vote: true,
         seed: 1,
         snapshot_count: 10_000,
         catchup_entries: 10,
@@ -34,6 +36,8 @@ fn boot(disk: SharedDisk) -> BootConfig {
         auto_compaction: None,
         compaction_batch: BATCH,
         compaction_sleep_ms: PAUSE_MS,
+        alone: true,
+        strict_reconfig_check: true,
         lease_checkpoint: false,
         checkpoint_bytes: usize::MAX,
         checkpoint_ms: 5000,
@@ -46,12 +50,12 @@ fn boot(disk: SharedDisk) -> BootConfig {
         wal: wal::WalOptions { segment_bytes: 16 << 10, ..wal::WalOptions::default() },
         store: store::Options::default(),
         member,
-        initial: Ok(InitialMember {
+        initial: Ok(Beginning {
             cluster_id: 1,
             id: 2,
-            name: "m1".into(),
-            peer_urls: vec!["http://127.0.0.1:2380".into()],
+            founders: vec![Founder { id: 2, name: "m1".into(), peer_urls: vec!["http://127.0.0.1:2380".into()] }],
         }),
+        force_new_cluster: None,
         now_ms: 0,
         wall_ms: 1_700_000_000_000,
     }
@@ -60,8 +64,8 @@ fn boot(disk: SharedDisk) -> BootConfig {
 impl World {
     fn new() -> World {
         let disk = SimDisk::new(SimOptions { seed: 0, capacity: u64::MAX }).shared();
-        let (member, _) = Member::boot(boot(disk)).unwrap();
-        let mut world = World { member, now_ms: 0, jobs: Vec::new(), answered: Vec::new() };
+        let (member, log, _) = Member::boot(boot(disk)).unwrap();
+        let mut world = World { member, log, now_ms: 0, jobs: Vec::new(), answered: Vec::new() };
         while world.member.leader() == 0 {
             world.pass(100);
         }
@@ -76,7 +80,7 @@ impl World {
     }
 
     fn turn(&mut self) {
-        self.member.turn().unwrap();
+        self.member.turn_with(&mut self.log).unwrap();
         let mut outputs = Vec::new();
         self.member.take_outputs(&mut outputs);
         for output in outputs {

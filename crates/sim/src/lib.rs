@@ -11,9 +11,11 @@
 //! | `verdict` | which course of events explains what was seen |
 //! | `clocks` | which leases may, and which must have expired |
 //! | `streams`, `watchers` | the shipping watch hub, its clients, and what each watcher is owed |
-//! | `world` | the member, its disk, time, faults, snapshots |
+//! | `world` | one member, its disk, time, faults, snapshots |
+//! | `cluster` | several, and the network between them |
 
 mod clocks;
+pub mod cluster;
 pub mod model;
 pub mod ops;
 pub mod rng;

@@ -155,6 +155,11 @@ impl Streams {
         }
     }
 
+    /// A leader's database took the place of the member's: what happened in between was not published.
+    pub fn lose(&mut self) {
+        self.gap = true;
+    }
+
     fn try_send(&mut self, input: Input) {
         let full = self.inbox.len() >= self.capacity;
         self.gaps += u64::from(full && !self.gap);

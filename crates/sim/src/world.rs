@@ -19,7 +19,7 @@ use asks::Call;
 use disk::{Crash, Fault, SimDisk, SimOptions};
 use images::{Image, Pin};
 use server::member::{CheckpointDone, CheckpointJob};
-use server::{Fatal, Member};
+use server::{Fatal, LogWriter, Member};
 use std::collections::{BTreeMap, VecDeque};
 
 const MEMBER_ID: u64 = 0x8e9e_05c5_2164_694d;
@@ -153,6 +153,7 @@ struct World {
     /// When the member last finished a turn.
     worked_ms: u64,
     member: Option<Member<u64>>,
+    log: Option<LogWriter>,
     job: Option<Box<CheckpointJob>>,
     done: Option<CheckpointDone>,
     /// The state when the running job was made.
@@ -215,6 +216,7 @@ impl World {
             now_ms: 0,
             worked_ms: 0,
             member: None,
+            log: None,
             job: None,
             done: None,
             frozen: Model::default(),

@@ -80,6 +80,7 @@ pub struct Applied {
     pub(crate) keys: KeyIndex,
     pub(crate) backend: Backend,
     pub(crate) leases: Tree<Vec<i64>, Lease>,
+    pub(crate) auth: crate::auth::Auth,
     pub(crate) alarms: Arc<BTreeSet<(u64, i32)>>,
     pub(crate) members: Arc<BTreeMap<u64, Member>>,
     pub(crate) removed: Arc<BTreeSet<u64>>,
@@ -123,6 +124,10 @@ impl Applied {
     /// Members, ascending by id.
     pub fn members(&self) -> Vec<pb::Member> {
         self.members.values().map(Member::to_pb).collect()
+    }
+    /// Whether the member was removed, for good.
+    pub fn is_removed(&self, id: u64) -> bool {
+        self.removed.contains(&id)
     }
     pub fn lease(&self, id: i64) -> Option<&Lease> {
         self.leases.get(&id)
@@ -205,7 +210,7 @@ impl Applied {
             return Err(Error::from(api::Error::FutureRev).into());
         }
         let at = if r.revision <= 0 { current } else { r.revision };
-        if at < self.compact_revision {
+        if at < self.compact_revision && !failpoint::mutant!("compactedServed") {
             return Err(Error::from(api::Error::Compacted).into());
         }
         range(&self.keys, records, r, at, at >= current)
@@ -275,6 +280,11 @@ impl Applied {
             request.revision = self.revision;
         }
         Ok(RangeStream { applied: self.clone(), request, sent: 0, chunk: 10, max: max_request_bytes, done: false })
+    }
+
+    /// The hashes of the last compactions, ten at most.
+    pub fn compaction_hashes(&self) -> &[KvHash] {
+        &self.hashes
     }
 
     /// HashKV, equal to Go's (semantics 10.4).

@@ -1,6 +1,7 @@
 //! What a committed entry does (reference/semantics.md; raft-compat.md sections 3 and 4).
 
 use crate::applied::{Attached, Lease, check_txn_range, compare_all, load_at, range};
+use crate::auth::{Claim, Wish};
 use crate::backend::Record;
 use crate::index::{Rev, Span};
 use crate::members::{ChangeContext, Downgrade, Member};
@@ -9,7 +10,8 @@ use crate::tree::Tree;
 use crate::{Error, Event, History as _, Prev, schema, validate};
 use api::pb::mvccpb::KeyValue;
 use api::pb::{etcdserverpb as pb, leasepb};
-use api::raft::{ConfChange, ConfChangeKind, Entry};
+use api::raft::{ConfChange, ConfChangeKind, Entry, EntryKind};
+use api::version::Version;
 use bytes::Bytes;
 use pb::request_op::Request as Op;
 use pb::response_op::Response as Answer;
@@ -26,11 +28,35 @@ pub enum Reply {
     Range(pb::RangeResponse),
     DeleteRange(pb::DeleteRangeResponse),
     Txn(pb::TxnResponse),
-    Compact { response: pb::CompactionResponse, physical: bool },
+    Compact {
+        response: pb::CompactionResponse,
+        physical: bool,
+    },
     LeaseGrant(pb::LeaseGrantResponse),
     LeaseRevoke(pb::LeaseRevokeResponse),
     LeaseCheckpoint,
     Alarm(pb::AlarmResponse),
+    /// `auth_revision`: of the users and roles that the token rests on.
+    Authenticate {
+        response: pb::AuthenticateResponse,
+        auth_revision: u64,
+    },
+    AuthEnable(pb::AuthEnableResponse),
+    AuthDisable(pb::AuthDisableResponse),
+    AuthStatus(pb::AuthStatusResponse),
+    AuthUserAdd(pb::AuthUserAddResponse),
+    AuthUserDelete(pb::AuthUserDeleteResponse),
+    AuthUserGet(pb::AuthUserGetResponse),
+    AuthUserList(pb::AuthUserListResponse),
+    AuthUserChangePassword(pb::AuthUserChangePasswordResponse),
+    AuthUserGrantRole(pb::AuthUserGrantRoleResponse),
+    AuthUserRevokeRole(pb::AuthUserRevokeRoleResponse),
+    AuthRoleAdd(pb::AuthRoleAddResponse),
+    AuthRoleDelete(pb::AuthRoleDeleteResponse),
+    AuthRoleGet(pb::AuthRoleGetResponse),
+    AuthRoleList(pb::AuthRoleListResponse),
+    AuthRoleGrantPermission(pb::AuthRoleGrantPermissionResponse),
+    AuthRoleRevokePermission(pb::AuthRoleRevokePermissionResponse),
     MemberAttr,
     ClusterVersion,
     Downgrade,
@@ -55,6 +81,17 @@ pub enum Effect {
         revision: i64,
     },
     AlarmsChanged,
+    /// From now on the token stands for the user, where tokens are kept.
+    TokenAssigned {
+        user: String,
+        token: String,
+    },
+    /// The user was deleted, or has another password: his tokens are no longer good.
+    TokensOfUserDropped {
+        user: String,
+    },
+    /// Authentication was disabled: no token is good any longer.
+    TokensDropped,
     ClusterVersionChanged {
         from: Option<String>,
         to: String,
@@ -108,7 +145,7 @@ impl Store {
             true => Ok(Reply::Empty),
             false => {
                 self.s.term = entry.term;
-                match self.dispatch(request, &mut effects) {
+                match self.dispatch(request, entry.index, &mut effects) {
                     Ok(reply) => Ok(reply),
                     Err(Error::Refused(e)) => Err(e),
                     Err(fatal) => return Err(fatal),
@@ -126,12 +163,27 @@ impl Store {
         }
     }
 
+    /// Members as of the newest applied entry, ascending by id.
+    pub fn members(&self) -> Vec<pb::Member> {
+        self.s.members()
+    }
+
+    /// Whether the member was removed, as of the newest applied entry.
+    pub fn is_removed(&self, id: u64) -> bool {
+        self.s.is_removed(id)
+    }
+
     /// Whether any member raised this alarm, as of the newest applied entry.
     pub fn alarmed(&self, kind: pb::AlarmType) -> bool {
         self.s.alarms.iter().any(|(_, k)| *k == kind as i32)
     }
 
-    fn dispatch(&mut self, r: pb::InternalRaftRequest, effects: &mut Vec<Effect>) -> Result<Reply, Error> {
+    /// In Go's order: root's requests, alarms, permissions, the quota.
+    fn dispatch(&mut self, r: pb::InternalRaftRequest, index: u64, effects: &mut Vec<Effect>) -> Result<Reply, Error> {
+        let claim = Claim::of(r.header.as_ref());
+        if crate::auth::needs_admin(&r) {
+            self.s.auth().check_admin(&claim)?;
+        }
         let corrupt = self.alarmed(pb::AlarmType::Corrupt);
         let full = self.alarmed(pb::AlarmType::Nospace);
         let data = r.put.is_some()
@@ -150,13 +202,38 @@ impl Store {
         if full && cost > 0 {
             return Err(api::Error::NoSpace.into());
         }
+        self.check_permission(&r, &claim)?;
         let within = self.options.quota_bytes <= 0 || cost == 0 || self.size() + cost < self.options.quota_bytes;
-        let reply = self.dispatch_store(r, effects)?;
+        let reply = self.dispatch_store(r, &claim, index, effects)?;
         // As upstream: over the quota at apply, the write stands and the client is told.
         if within { Ok(reply) } else { Err(api::Error::NoSpace.into()) }
     }
 
-    fn dispatch_store(&mut self, r: pb::InternalRaftRequest, effects: &mut Vec<Effect>) -> Result<Reply, Error> {
+    /// What requests of keys and leases need; others are open at apply, or were checked before.
+    fn check_permission(&self, r: &pb::InternalRaftRequest, claim: &Claim) -> Result<(), api::Error> {
+        if let Some(r) = &r.range {
+            return self.s.check_range(claim, r);
+        }
+        if let Some(r) = &r.put {
+            return self.s.check_put(claim, r);
+        }
+        if let Some(r) = &r.delete_range {
+            return self.s.check_delete_range(claim, r);
+        }
+        if let Some(r) = &r.txn {
+            return self.s.check_txn(claim, r);
+        }
+        let revoked = r.lease_revoke.as_ref();
+        revoked.map_or(Ok(()), |r| self.s.check_lease(claim, r.id, Wish::Write))
+    }
+
+    fn dispatch_store(
+        &mut self,
+        r: pb::InternalRaftRequest,
+        claim: &Claim,
+        index: u64,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Reply, Error> {
         if let Some(r) = r.put {
             return self.put(&r).map(Reply::Put);
         }
@@ -204,11 +281,13 @@ impl Store {
         if r.downgrade_version_test.is_some() {
             return Ok(Reply::Empty);
         }
-        Err(Error::Fatal(
-            "the log holds a request of authentication or of a newer etcd, which this release can't apply; run Go etcd, \
-             or disable authentication there first"
-                .into(),
-        ))
+        match self.dispatch_auth(r, claim, index, effects) {
+            Some(done) => Ok(done?),
+            None => {
+                let text = "the log holds a request of a newer etcd, which this release can't apply; run that version";
+                Err(Error::Fatal(text.into()))
+            }
+        }
     }
 
     fn writing(&mut self) -> Writing<'_> {
@@ -452,8 +531,15 @@ impl Store {
                 Err(api::Error::MemberNotFound)
             }
             _ if taken => Err(api::Error::PeerURLExist),
+            ConfChangeKind::AddLearnerNode if self.learners() >= self.options.max_learners => {
+                Err(api::Error::TooManyLearners)
+            }
             _ => Ok(()),
         }
+    }
+
+    fn learners(&self) -> usize {
+        self.s.members.values().filter(|m| m.is_learner).count()
     }
 
     fn change_members(&mut self, change: &ConfChange, context: ChangeContext) {
@@ -547,6 +633,9 @@ impl Writing<'_> {
     /// What a watcher is told the key held before: its value one revision ago, also when this transaction has changed
     /// the key already.
     fn prev(&self, old: Option<&KeyValue>) -> Result<Prev, Error> {
+        if failpoint::mutant!("prevValueStale") {
+            return Ok(Prev::None);
+        }
         let Some(kv) = old.filter(|_| self.store.capture_prev) else { return Ok(Prev::Unknown) };
         if kv.mod_revision < self.main {
             return Ok(Prev::Some(Arc::new(kv.clone())));
@@ -583,7 +672,9 @@ impl Writing<'_> {
         self.store.s.keys.tombstone(key, rev);
         let tombstone = KeyValue { key: key.clone(), ..KeyValue::default() };
         self.store.set_record(rev, Record { tombstone: true, value: Some(tombstone.encode_to_vec().into()) });
-        self.detach(old.lease, key);
+        if !failpoint::mutant!("leaseNotDetached") {
+            self.detach(old.lease, key);
+        }
         let kv = Arc::new(KeyValue { mod_revision: self.main, ..tombstone });
         let prev = self.prev(Some(&old))?;
         self.events.push(Event::Delete { kv, prev });
@@ -653,6 +744,17 @@ fn decode(entry: &Entry) -> Result<pb::InternalRaftRequest, Error> {
         },
     }
 }
+/// The oldest version that can apply an entry. By etcd's annotations only one request that a log may hold is younger than
+/// 3.5.
+pub fn oldest_reader(entry: &Entry) -> Version {
+    let request = match entry.kind {
+        EntryKind::Normal => pb::InternalRaftRequest::decode(entry.data.clone()).unwrap_or_default(),
+        EntryKind::ConfChange | EntryKind::ConfChangeV2 => pb::InternalRaftRequest::default(),
+    };
+    let is_young = request.header.is_some() && request.downgrade_version_test.is_some();
+    Version { major: 3, minor: if is_young { 6 } else { 5 }, patch: 0 }
+}
+
 fn covers(r: &pb::DeleteRangeRequest, key: &Bytes) -> bool {
     match r.range_end.as_ref() {
         [] => r.key == *key,

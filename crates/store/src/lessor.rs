@@ -127,6 +127,7 @@ impl Lessor {
             .leases
             .iter()
             .map(|(id, c)| (if c.remaining > 0 { c.remaining } else { c.ttl }, *id))
+            .map(|(left, id)| (if failpoint::mutant!("leaseExpiresAtElection") { 0 } else { left }, id))
             .map(|(left, id)| ((now_ms + extend_ms).saturating_add(millis(left)), id))
             .collect();
         deadlines.sort_unstable();

@@ -10,6 +10,7 @@
 
 mod applied;
 mod apply;
+pub mod auth;
 mod backend;
 mod change;
 mod error;
@@ -26,10 +27,11 @@ pub mod watch;
 mod wheel;
 
 pub use applied::{Applied, KvHash, Lease, RangeStream};
+pub use apply::oldest_reader;
 pub use apply::{Applying, ApplyingConf, Effect, Reply};
-pub use bolt::Pace;
+pub use bolt::{Image, Pace};
 pub use change::{Change, Event, History, Prev};
 pub use error::Error;
-pub use members::{Downgrade, Member, member_json};
+pub use members::{Downgrade, Member, member_json, promotion_json};
 pub use store::{Checkpoint, Defragment, Options, Progress, Store};
 pub use v2::v2_snapshot_json;

@@ -63,6 +63,11 @@ pub fn member_json(id: u64, peer_urls: &[String], name: &str) -> String {
     Member { id, peer_urls: Some(peer_urls), name: name.into(), ..Member::default() }.json()
 }
 
+/// The context of a conf change that makes a learner a voter.
+pub fn promotion_json(id: u64) -> String {
+    format!(r#"{{"id":{id},"peerURLs":null,"isPromote":true}}"#)
+}
+
 /// A downgrade that was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Downgrade {

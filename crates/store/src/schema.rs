@@ -4,6 +4,8 @@ use crate::index::Rev;
 
 pub const ALARM: &str = "alarm";
 pub const AUTH: &str = "auth";
+pub const AUTH_ROLES: &str = "authRoles";
+pub const AUTH_USERS: &str = "authUsers";
 pub const CLUSTER: &str = "cluster";
 pub const KEY: &str = "key";
 pub const LEASE: &str = "lease";
@@ -12,7 +14,7 @@ pub const MEMBERS_REMOVED: &str = "members_removed";
 pub const META: &str = "meta";
 /// All buckets, in the order of the file.
 pub const BUCKETS: [&str; 10] =
-    [ALARM, AUTH, "authRoles", "authUsers", CLUSTER, KEY, LEASE, MEMBERS, MEMBERS_REMOVED, META];
+    [ALARM, AUTH, AUTH_ROLES, AUTH_USERS, CLUSTER, KEY, LEASE, MEMBERS, MEMBERS_REMOVED, META];
 
 pub const CONSISTENT_INDEX: &[u8] = b"consistent_index";
 pub const TERM: &[u8] = b"term";

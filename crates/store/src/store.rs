@@ -29,6 +29,8 @@ pub struct Options {
     pub quota_bytes: i64,
     /// Shorter leases are raised to it, seconds.
     pub min_lease_ttl: i64,
+    /// Learners that the cluster may have: equal at all members, since it decides at apply.
+    pub max_learners: usize,
     /// Gate LeaseCheckpointPersist: keep remaining TTLs even below cluster version 3.6.
     pub lease_checkpoint_persist: bool,
 }
@@ -117,6 +119,7 @@ impl Store {
             keys: KeyIndex::default(),
             backend,
             leases: Tree::default(),
+            auth: crate::auth::Auth::default(),
             alarms: Arc::default(),
             members: Arc::default(),
             removed: Arc::default(),
@@ -159,13 +162,7 @@ impl Store {
         self.s.storage_version = text(b.get(schema::META, schema::STORAGE_VERSION)?);
         self.s.cluster_version = text(b.get(schema::CLUSTER, schema::CLUSTER_VERSION)?);
         self.check_versions()?;
-        if b.get(schema::AUTH, b"authEnabled")?.is_some_and(|v| v.as_ref() == [1]) {
-            return Err(Error::Fatal(
-                "authentication is enabled in this data directory, and this release has none: starting would serve \
-                 everyone. Disable it with Go etcd first (etcdctl auth disable)"
-                    .into(),
-            ));
-        }
+        self.restore_auth()?;
         if let Some(json) = b.get(schema::CLUSTER, schema::DOWNGRADE)? {
             self.s.downgrade = Arc::new(json_value::<Downgrade>("cluster/downgrade", &json)?);
         }
@@ -277,6 +274,11 @@ impl Store {
         self.s.identity = (cluster_id, member_id);
     }
 
+    /// Whether events are given previous values.
+    pub fn captures_prev(&self) -> bool {
+        self.capture_prev
+    }
+
     pub fn set_capture_prev(&mut self, on: bool) {
         self.capture_prev = on;
     }
@@ -351,11 +353,16 @@ impl Store {
         }
     }
 
-    /// Writes the schema's version; local, not replicated.
-    pub fn set_storage_version(&mut self, version: &str) -> Result<(), Error> {
-        self.s.storage_version = Some(version.into());
-        self.set(schema::META, schema::STORAGE_VERSION, Some(Bytes::copy_from_slice(version.as_bytes())));
-        Ok(())
+    /// The schema's version, if it has one.
+    pub fn storage_version(&self) -> Option<&str> {
+        self.s.storage_version.as_deref()
+    }
+
+    /// Writes the schema's version; local, not replicated. 3.5 has no field for it.
+    pub fn set_storage_version(&mut self, version: Option<&str>) {
+        self.s.storage_version = version.map(Into::into);
+        let bytes = version.map(|version| Bytes::copy_from_slice(version.as_bytes()));
+        self.set(schema::META, schema::STORAGE_VERSION, bytes);
     }
 
     /// raft's configuration after a conf change; kept beside the members it was derived from.

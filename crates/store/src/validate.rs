@@ -113,10 +113,11 @@ pub fn is_read_only(r: &pb::TxnRequest) -> bool {
     r.success.iter().chain(&r.failure).all(|op| matches!(op.request, Some(Op::RequestRange(_))))
 }
 
-/// Every range is serializable; a txn without ops is.
+/// Somebody said that stale answers will do: there are ranges, and all are serializable. (In Go a txn without ops counts as
+/// serializable: what its compares say may be stale without anybody having asked for that. Not here: docs/COMPAT.md.)
 pub fn is_serializable(r: &pb::TxnRequest) -> bool {
-    let mut ops = r.success.iter().chain(&r.failure);
-    ops.all(|op| matches!(&op.request, Some(Op::RequestRange(r)) if r.serializable))
+    let mut ops = r.success.iter().chain(&r.failure).peekable();
+    ops.peek().is_some() && ops.all(|op| matches!(&op.request, Some(Op::RequestRange(r)) if r.serializable))
 }
 
 pub fn put_cost(r: &pb::PutRequest) -> i64 {

@@ -5,10 +5,12 @@ use crate::ask;
 use crate::record::Side;
 use api::pb::etcdserverpb as pb;
 use sha2::{Digest, Sha256};
+use std::time::{Duration, Instant};
 use tonic::Status;
 
 /// All of it.
 pub async fn talk(side: &mut Side) {
+    until_storage_is_raised(side).await;
     status(side).await;
     seed(side, &[("a", "1"), ("b", "2")]).await;
     hash_kv(side, 0).await;
@@ -24,6 +26,20 @@ pub async fn talk(side: &mut Side) {
     health(side).await;
     alarms(side).await;
     status(side).await;
+}
+
+/// The storage version follows the cluster version within seconds, Go's later than ours.
+async fn until_storage_is_raised(side: &Side) {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let status: Result<pb::StatusResponse, Status> = side.wire.unary(ask::STATUS, &pb::StatusRequest {}).await;
+        let version = status.expect("a status").storage_version;
+        if version.starts_with("3.7") {
+            return;
+        }
+        assert!(Instant::now() < until, "the storage version is still {version}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn status(side: &mut Side) {

@@ -1,5 +1,6 @@
 //! Conversations held with both servers, one fresh server each. Everything a script asks must have one right answer.
 
+pub mod auth;
 pub mod concurrency;
 pub mod keys;
 pub mod leases;

@@ -4,9 +4,12 @@
 
 use oxetcd_tests::places::built;
 use oxetcd_tests::process::{run_with_input, text};
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// Our `etcdctl`, built now, as the profile and target folder of this test have it.
 pub fn our_etcdctl() -> PathBuf {
@@ -110,4 +113,87 @@ fn between(text: &str, before: &str, after: &str) -> String {
         rest = tail.find(after).map_or("", |end| &tail[end..]);
     }
     out + rest
+}
+
+/// What etcdutl said, its standard error without clocks, without the lines of Go's page store, without Go's traces of
+/// its stack, and without the warning that ours adds to a restore.
+pub fn told(said: Said) -> Said {
+    let is_trace = |line: &str| {
+        line.starts_with('\t')
+            || ["go.etcd.io/", "github.com/", "main.", "runtime."].iter().any(|p| line.starts_with(p))
+    };
+    let lines = said.err.lines().filter(|line| !line.contains("bbolt") && !line.starts_with("WARNING: "));
+    let lines = lines.filter(|line| !is_trace(line)).map(|line| {
+        let (stamp, rest) = line.split_once('\t').unwrap_or(("", line));
+        if stamp.ends_with('Z') { rest.to_owned() } else { line.to_owned() }
+    });
+    Said { err: lines.collect::<Vec<_>>().join("\n"), ..said }
+}
+
+/// A tool that goes on until it is told to stop.
+pub struct Running {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Running {
+    /// Starts it, asking this endpoint.
+    pub fn start(program: &Path, endpoint: &str, line: &str) -> Running {
+        // Whoever runs the tests in the background may ignore SIGINT, and children inherit that.
+        let mut child = Command::new("env")
+            .arg("--default-signal=INT")
+            .arg(program)
+            .arg(format!("--endpoints={endpoint}"))
+            .args(words(line))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the tool runs");
+        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        Running { child, lines }
+    }
+
+    /// Writes to its standard input.
+    pub fn types(&mut self, text: &str) {
+        let stdin = self.child.stdin.as_mut().expect("a pipe");
+        stdin.write_all(text.as_bytes()).expect("the tool reads");
+    }
+
+    /// The next line of its standard output.
+    pub fn next(&mut self) -> String {
+        self.lines.next().expect("a line").expect("text")
+    }
+
+    /// The next lines.
+    pub fn take(&mut self, count: usize) -> Vec<String> {
+        (0..count).map(|_| self.next()).collect()
+    }
+
+    /// Ends it with SIGINT. Answers its exit code.
+    pub fn interrupt(mut self) -> Option<i32> {
+        kill_process(Pid::from_child(&self.child), Signal::INT).expect("it runs");
+        self.child.wait().expect("it ends").code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// How long [`until`] tries.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks again and again until there is an answer.
+pub fn until<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = answer() {
+            return answer;
+        }
+        assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");
+    }
 }

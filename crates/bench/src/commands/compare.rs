@@ -7,47 +7,53 @@ use crate::compare::measure::Measure;
 use crate::compare::rows::{ALL, Row, Sizes};
 use crate::compare::seeds::Seeds;
 use crate::compare::server::{Place, Side};
-use crate::flags::{Flag, Kind, Parsed, flag};
 use crate::floors::{self, Floors};
+use crate::given::Given;
+use cobra::{Flag, Kind};
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 
 pub const COMPARE: &[Flag] = &[
-    flag("a", Kind::String, "", "first server: name=COMMAND with flags of its own"),
-    flag("b", Kind::String, "", "second server: name=COMMAND with flags of its own"),
-    flag("rows", Kind::Strings, "put-1,put-64,put-1000,range-s-1000,range-l-1000", "rows, or all"),
-    flag("pairs", Kind::Uint, "5", "runs of each server, alternating"),
-    flag("run", Kind::Duration, "5s", "length of a measured run"),
-    flag("warmup", Kind::Duration, "1s", "load before each measured run"),
-    flag("members", Kind::Uint, "1", "members of each server, all on its core"),
-    flag("key-space-size", Kind::Int, "100000", "keys there are before the runs"),
-    flag("val-size", Kind::Int, "256", "bytes of a value"),
-    flag("load-keys", Kind::Int, "1000000", "keys of the row load"),
-    flag("behind", Kind::Int, "500000", "revisions that the watcher of open-put-watch is behind"),
-    flag("compacted", Kind::Int, "1000000", "revisions that open-put-compact compacts"),
-    flag("watchers", Kind::Int, "1000", "watchers of the watch rows"),
-    flag("watch-put-clients", Kind::Uint, "64", "clients that put in the watch rows without a rate"),
-    flag("open-clients", Kind::Uint, "1000", "clients of the open-loop rows"),
-    flag("open-rate", Kind::Int, "0", "puts per second of the open-loop rows (0: half of the slower server's peak)"),
-    flag("floors", Kind::Bool, "true", "measure the floors first"),
+    Flag::new("a", Kind::Text, "", "first server: name=COMMAND with flags of its own"),
+    Flag::new("b", Kind::Text, "", "second server: name=COMMAND with flags of its own"),
+    Flag::new("rows", Kind::List, "put-1,put-64,put-1000,range-s-1000,range-l-1000", "rows, or all"),
+    Flag::new("pairs", Kind::Uint, "5", "runs of each server, alternating"),
+    Flag::new("run", Kind::Duration, "5s", "length of a measured run"),
+    Flag::new("warmup", Kind::Duration, "1s", "load before each measured run"),
+    Flag::new("members", Kind::Uint, "1", "members of each server, all on its core"),
+    Flag::new("key-space-size", Kind::Int, "100000", "keys there are before the runs"),
+    Flag::new("val-size", Kind::Int, "256", "bytes of a value"),
+    Flag::new("load-keys", Kind::Int, "1000000", "keys of the row load"),
+    Flag::new("behind", Kind::Int, "500000", "revisions that the watcher of open-put-watch is behind"),
+    Flag::new("compacted", Kind::Int, "1000000", "revisions that open-put-compact compacts"),
+    Flag::new("watchers", Kind::Int, "1000", "watchers of the watch rows"),
+    Flag::new("watch-put-clients", Kind::Uint, "64", "clients that put in the watch rows without a rate"),
+    Flag::new("open-clients", Kind::Uint, "1000", "clients of the open-loop rows"),
+    Flag::new(
+        "open-rate",
+        Kind::Int,
+        "0",
+        "puts per second of the open-loop rows (0: half of the slower server's peak)",
+    ),
+    Flag::new("floors", Kind::Bool, "true", "measure the floors first"),
 ];
 
 pub const FLOORS: &[Flag] = &[
-    flag("floor-clients", Kind::Strings, "1,64,1000", "numbers of clients"),
-    flag("run", Kind::Duration, "3s", "length of a measured run"),
+    Flag::new("floor-clients", Kind::List, "1,64,1000", "numbers of clients"),
+    Flag::new("run", Kind::Duration, "3s", "length of a measured run"),
 ];
 
 /// Flags of both.
 pub const SHARED: &[Flag] = &[
-    flag("dir", Kind::String, "", "folder on a real disk for data and files (default: the system's temporary one)"),
-    flag("json", Kind::String, "", "file that gets one JSON object a run"),
-    flag("server-core", Kind::Int, "0", "core of the servers, -1: any"),
-    flag("load-core", Kind::Int, "1", "core of the load, -1: any"),
+    Flag::new("dir", Kind::Text, "", "folder on a real disk for data and files (default: the system's temporary one)"),
+    Flag::new("json", Kind::Text, "", "file that gets one JSON object a run"),
+    Flag::new("server-core", Kind::Int, "0", "core of the servers, -1: any"),
+    Flag::new("load-core", Kind::Int, "1", "core of the load, -1: any"),
 ];
 
 /// `compare`
-pub fn compare(parsed: &Parsed) -> Done {
+pub fn compare(parsed: &Given) -> Done {
     let side = |name: &str| {
         Side::parse(parsed.text(name)).ok_or_else(|| Problem::Usage(format!("--{name} must be name=COMMAND")))
     };
@@ -71,7 +77,7 @@ pub fn compare(parsed: &Parsed) -> Done {
 }
 
 /// `floors`
-pub fn floors(parsed: &Parsed) -> Done {
+pub fn floors(parsed: &Given) -> Done {
     let clients =
         parsed.list("floor-clients").iter().map(|text| text.parse().map_err(|_| format!("not a number: {text}")));
     let clients = clients.collect::<Result<Vec<usize>, _>>()?;
@@ -82,13 +88,13 @@ pub fn floors(parsed: &Parsed) -> Done {
 }
 
 /// `floor-server`
-pub fn floor_server(parsed: &Parsed) -> Done {
+pub fn floor_server(parsed: &Given) -> Done {
     let kind = parsed.args.first().ok_or_else(|| Problem::Usage("floor-server takes http2 or grpc".to_owned()))?;
     affinity::raise_file_limit();
     Ok(floors::serve(kind)?)
 }
 
-fn sizes(parsed: &Parsed) -> Sizes {
+fn sizes(parsed: &Given) -> Sizes {
     Sizes {
         keys: parsed.count("key-space-size").max(1),
         value: parsed.size("val-size"),
@@ -101,7 +107,7 @@ fn sizes(parsed: &Parsed) -> Sizes {
     }
 }
 
-fn rows(parsed: &Parsed, sizes: &Sizes) -> Result<Vec<Row>, Problem> {
+fn rows(parsed: &Given, sizes: &Sizes) -> Result<Vec<Row>, Problem> {
     let given = parsed.list("rows").iter().map(String::as_str);
     let names: Vec<&str> = given.flat_map(|name| if name == "all" { ALL.to_vec() } else { vec![name] }).collect();
     let row =
@@ -109,19 +115,19 @@ fn rows(parsed: &Parsed, sizes: &Sizes) -> Result<Vec<Row>, Problem> {
     Ok(names.into_iter().map(row).collect::<Result<_, _>>()?)
 }
 
-fn dir(parsed: &Parsed) -> PathBuf {
+fn dir(parsed: &Given) -> PathBuf {
     match parsed.text("dir") {
         "" => std::env::temp_dir(),
         dir => PathBuf::from(dir),
     }
 }
 
-fn core(parsed: &Parsed, name: &str) -> Option<usize> {
+fn core(parsed: &Given, name: &str) -> Option<usize> {
     usize::try_from(parsed.int(name)).ok()
 }
 
 /// The load's core, and as many open files as there may be.
-fn bind(parsed: &Parsed) -> Done {
+fn bind(parsed: &Given) -> Done {
     affinity::raise_file_limit();
     match core(parsed, "load-core") {
         Some(core) => Ok(affinity::pin(core)?),
@@ -129,14 +135,14 @@ fn bind(parsed: &Parsed) -> Done {
     }
 }
 
-fn json(parsed: &Parsed) -> Result<Option<File>, Problem> {
+fn json(parsed: &Given) -> Result<Option<File>, Problem> {
     match parsed.text("json") {
         "" => Ok(None),
         path => Ok(Some(File::options().create(true).append(true).open(path)?)),
     }
 }
 
-fn floors_of(rows: &[Row], place: &Place, parsed: &Parsed, json: &mut Option<File>) -> Result<Floors, Problem> {
+fn floors_of(rows: &[Row], place: &Place, parsed: &Given, json: &mut Option<File>) -> Result<Floors, Problem> {
     let mut clients: Vec<usize> = rows.iter().map(|row| row.clients).collect();
     clients.sort_unstable();
     clients.dedup();

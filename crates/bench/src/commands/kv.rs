@@ -2,80 +2,81 @@
 
 use super::{Done, Problem, Session};
 use crate::control::Control;
-use crate::flags::{Flag, Kind, Parsed, flag};
+use crate::given::Given;
 use crate::keys::{self, Random};
 use crate::runner::Outcome;
 use crate::wire::{Rpc, Target};
 use crate::workloads::kv::{KeySpace, MixedRead, Put, READS, Range, RangeMode, TxnMixed, TxnPut, WRITES};
 use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
+use cobra::{Flag, Kind};
 use std::time::{Duration, Instant};
 
 /// Any seed: values are random once a run.
 const VALUE_SEED: u64 = 1;
 
 pub const PUT: &[Flag] = &[
-    flag("key-size", Kind::Int, "8", "Key size of put request"),
-    flag("val-size", Kind::Int, "8", "Value size of put request"),
-    flag("rate", Kind::Int, "0", "Maximum puts per second (0 is no limit)"),
-    flag("total", Kind::Int, "10000", "Total number of put requests"),
-    flag("key-space-size", Kind::Int, "1", "Maximum possible keys"),
-    flag("sequential-keys", Kind::Bool, "false", "Use sequential keys"),
-    flag(
+    Flag::new("key-size", Kind::Int, "8", "Key size of put request"),
+    Flag::new("val-size", Kind::Int, "8", "Value size of put request"),
+    Flag::new("rate", Kind::Int, "0", "Maximum puts per second (0 is no limit)"),
+    Flag::new("total", Kind::Int, "10000", "Total number of put requests"),
+    Flag::new("key-space-size", Kind::Int, "1", "Maximum possible keys"),
+    Flag::new("sequential-keys", Kind::Bool, "false", "Use sequential keys"),
+    Flag::new(
         "compact-interval",
         Kind::Duration,
         "0s",
         "Interval to compact database (e.g. --compact-interval=5m compacts every 5-minute)",
     ),
-    flag(
+    Flag::new(
         "compact-index-delta",
         Kind::Int,
         "1000",
         "Delta between current revision and compact revision (e.g. current revision 10000, compact at 9000)",
     ),
-    flag("check-hashkv", Kind::Bool, "false", "'true' to check hashkv"),
+    Flag::new("check-hashkv", Kind::Bool, "false", "'true' to check hashkv"),
 ];
 
 pub const RANGE: &[Flag] = &[
-    flag("rate", Kind::Int, "0", "Maximum range requests per second (0 is no limit)"),
-    flag("total", Kind::Int, "10000", "Total number of range requests"),
-    flag("consistency", Kind::String, "l", "Linearizable(l) or Serializable(s)"),
-    flag("limit", Kind::Int, "0", "Maximum number of results to return from range request (0 is no limit)"),
-    flag("count-only", Kind::Bool, "false", "Only returns the count of keys"),
-    flag("keys-only", Kind::Bool, "false", "Only returns the keys"),
-    flag("stream", Kind::Bool, "false", "Use RangeStream instead of unary Range"),
-    flag("paginate", Kind::Bool, "false", "Use paginated unary range with 10k-key pages"),
-    flag("prefix", Kind::Bool, "false", "Range over all keys with the given key as prefix"),
+    Flag::new("rate", Kind::Int, "0", "Maximum range requests per second (0 is no limit)"),
+    Flag::new("total", Kind::Int, "10000", "Total number of range requests"),
+    Flag::new("consistency", Kind::Text, "l", "Linearizable(l) or Serializable(s)"),
+    Flag::new("limit", Kind::Int, "0", "Maximum number of results to return from range request (0 is no limit)"),
+    Flag::new("count-only", Kind::Bool, "false", "Only returns the count of keys"),
+    Flag::new("keys-only", Kind::Bool, "false", "Only returns the keys"),
+    Flag::new("stream", Kind::Bool, "false", "Use RangeStream instead of unary Range"),
+    Flag::new("paginate", Kind::Bool, "false", "Use paginated unary range with 10k-key pages"),
+    Flag::new("prefix", Kind::Bool, "false", "Range over all keys with the given key as prefix"),
 ];
 
 pub const TXN: &[Flag] = &[
-    flag("key-size", Kind::Int, "8", "Key size of txn put"),
-    flag("val-size", Kind::Int, "8", "Value size of txn put"),
-    flag("txn-ops", Kind::Int, "1", "Number of puts per txn"),
-    flag("rate", Kind::Int, "0", "Maximum txns per second (0 is no limit)"),
-    flag("total", Kind::Int, "10000", "Total number of txn requests"),
-    flag("key-space-size", Kind::Int, "1", "Maximum possible keys"),
+    Flag::new("key-size", Kind::Int, "8", "Key size of txn put"),
+    Flag::new("val-size", Kind::Int, "8", "Value size of txn put"),
+    Flag::new("txn-ops", Kind::Int, "1", "Number of puts per txn"),
+    Flag::new("rate", Kind::Int, "0", "Maximum txns per second (0 is no limit)"),
+    Flag::new("total", Kind::Int, "10000", "Total number of txn requests"),
+    Flag::new("key-space-size", Kind::Int, "1", "Maximum possible keys"),
 ];
 
 pub const MIXED: &[Flag] = &[
-    flag("key-size", Kind::Int, "8", "Key size of mixed txn"),
-    flag("val-size", Kind::Int, "8", "Value size of mixed txn"),
-    flag("rate", Kind::Int, "0", "Maximum txns per second (0 is no limit)"),
-    flag("total", Kind::Int, "10000", "Total number of txn requests"),
-    flag(
+    Flag::new("key-size", Kind::Int, "8", "Key size of mixed txn"),
+    Flag::new("val-size", Kind::Int, "8", "Value size of mixed txn"),
+    Flag::new("rate", Kind::Int, "0", "Maximum txns per second (0 is no limit)"),
+    Flag::new("total", Kind::Int, "10000", "Total number of txn requests"),
+    Flag::new(
         "end-key",
-        Kind::String,
+        Kind::Text,
         "",
         "Read operation range end key. By default, we do full range query with the default limit of 1000.",
     ),
-    flag("limit", Kind::Int, "1000", "Read operation range result limit"),
-    flag("key-space-size", Kind::Int, "1", "Maximum possible keys"),
-    flag("consistency", Kind::String, "l", "Linearizable(l) or Serializable(s)"),
-    flag("rw-ratio", Kind::Float, "1", "Read/write ops ratio"),
+    Flag::new("limit", Kind::Int, "1000", "Read operation range result limit"),
+    Flag::new("key-space-size", Kind::Int, "1", "Maximum possible keys"),
+    Flag::new("consistency", Kind::Text, "l", "Linearizable(l) or Serializable(s)"),
+    Flag::new("rw-ratio", Kind::Float, "1", "Read/write ops ratio"),
 ];
 
 /// `put`
-pub fn put(parsed: &Parsed) -> Done {
+pub fn put(parsed: &Given) -> Done {
     let space = key_space(parsed, parsed.is("sequential-keys"))?;
     let session = Session::start(parsed)?;
     compact_in_background(&session, parsed.duration("compact-interval"), parsed.int("compact-index-delta"));
@@ -86,7 +87,7 @@ pub fn put(parsed: &Parsed) -> Done {
 }
 
 /// `range`
-pub fn range(parsed: &Parsed) -> Done {
+pub fn range(parsed: &Given) -> Done {
     let request = range_request(parsed)?;
     let mode = match (parsed.is("stream"), parsed.is("paginate")) {
         (true, true) => return Err(Problem::Failed("--stream and --paginate exclude each other".to_owned())),
@@ -107,7 +108,7 @@ pub fn range(parsed: &Parsed) -> Done {
 }
 
 /// `txn-put`
-pub fn txn_put(parsed: &Parsed) -> Done {
+pub fn txn_put(parsed: &Given) -> Done {
     let space = key_space(parsed, true)?;
     let ops = parsed.count("txn-ops");
     if ops > space.size {
@@ -123,7 +124,7 @@ pub fn txn_put(parsed: &Parsed) -> Done {
 }
 
 /// `txn-mixed`
-pub fn mixed(parsed: &Parsed) -> Done {
+pub fn mixed(parsed: &Given) -> Done {
     let space = key_space(parsed, false)?;
     let serializable = serializable(parsed)?;
     let end = parsed.text("end-key");
@@ -151,11 +152,11 @@ fn print_with_line(session: &Session<'_>, operation: &str, outcome: &Outcome) ->
     Ok(())
 }
 
-fn value(parsed: &Parsed) -> Bytes {
+fn value(parsed: &Given) -> Bytes {
     Random::new(VALUE_SEED).bytes(parsed.size("val-size"))
 }
 
-fn key_space(parsed: &Parsed, sequential: bool) -> Result<KeySpace, Problem> {
+fn key_space(parsed: &Given, sequential: bool) -> Result<KeySpace, Problem> {
     let size = parsed.int("key-space-size");
     if size <= 0 {
         return Err(Problem::Failed(format!("expected positive --key-space-size, got ({size})")));
@@ -168,7 +169,7 @@ fn key_space(parsed: &Parsed, sequential: bool) -> Result<KeySpace, Problem> {
     Ok(space)
 }
 
-fn serializable(parsed: &Parsed) -> Result<bool, Problem> {
+fn serializable(parsed: &Given) -> Result<bool, Problem> {
     match parsed.text("consistency") {
         "l" => Ok(false),
         "s" => Ok(true),
@@ -176,7 +177,7 @@ fn serializable(parsed: &Parsed) -> Result<bool, Problem> {
     }
 }
 
-fn range_request(parsed: &Parsed) -> Result<pb::RangeRequest, Problem> {
+fn range_request(parsed: &Given) -> Result<pb::RangeRequest, Problem> {
     let prefix = parsed.is("prefix");
     let (key, end) = match (parsed.args.as_slice(), prefix) {
         ([], true) => (vec![0], vec![0]),

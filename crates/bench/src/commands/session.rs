@@ -2,7 +2,7 @@
 
 use super::{Done, Problem};
 use crate::control::{self, Control};
-use crate::flags::Parsed;
+use crate::given::Given;
 use crate::pacer::Pace;
 use crate::procs::Usage;
 use crate::report::Report;
@@ -17,14 +17,14 @@ use std::time::Duration;
 /// Where to, as whom, how much.
 #[derive(Debug)]
 pub struct Session<'a> {
-    pub parsed: &'a Parsed,
+    pub parsed: &'a Given,
     pub targets: Vec<Target>,
     pids: Vec<u32>,
 }
 
 impl<'a> Session<'a> {
     /// Reads the global flags, binds to a core, logs in.
-    pub fn start(parsed: &'a Parsed) -> Result<Session<'a>, Problem> {
+    pub fn start(parsed: &'a Given) -> Result<Session<'a>, Problem> {
         affinity::raise_file_limit();
         if let Ok(core) = usize::try_from(parsed.int("pin")) {
             affinity::pin(core)?;
@@ -97,7 +97,7 @@ impl<'a> Session<'a> {
     }
 }
 
-fn targets(parsed: &Parsed) -> Result<Vec<Target>, Problem> {
+fn targets(parsed: &Given) -> Result<Vec<Target>, Problem> {
     let tls = ["cert", "key", "cacert"].iter().any(|name| !parsed.text(name).is_empty());
     let https = parsed.list("endpoints").iter().any(|endpoint| endpoint.starts_with("https://"));
     if tls || https {
@@ -108,7 +108,7 @@ fn targets(parsed: &Parsed) -> Result<Vec<Target>, Problem> {
     Ok(parsed.list("endpoints").iter().map(target).collect())
 }
 
-fn log_in(parsed: &Parsed, targets: &mut [Target]) -> Done {
+fn log_in(parsed: &Given, targets: &mut [Target]) -> Done {
     let user = parsed.text("user");
     if user.is_empty() {
         return Ok(());

@@ -1,33 +1,34 @@
 //! `stm`.
 
 use super::{Done, Problem, Session};
-use crate::flags::{Flag, Kind, Parsed, flag};
+use crate::given::Given;
 use crate::workloads::lock::Locker;
 use crate::workloads::stm::{Isolation, Stm};
+use cobra::{Flag, Kind};
 
 pub const FLAGS: &[Flag] = &[
-    flag(
+    Flag::new(
         "isolation",
-        Kind::String,
+        Kind::Text,
         "r",
         "Read Committed (c), Repeatable Reads (r), Serializable (s), or Snapshot (ss)",
     ),
-    flag("keys", Kind::Int, "1", "Total unique keys accessible by the benchmark"),
-    flag("total", Kind::Int, "10000", "Total number of completed STM transactions"),
-    flag("keys-per-txn", Kind::Int, "1", "Number of keys to access per transaction"),
-    flag("txn-wr-percent", Kind::Int, "50", "Percentage of keys to overwrite per transaction"),
-    flag(
+    Flag::new("keys", Kind::Int, "1", "Total unique keys accessible by the benchmark"),
+    Flag::new("total", Kind::Int, "10000", "Total number of completed STM transactions"),
+    Flag::new("keys-per-txn", Kind::Int, "1", "Number of keys to access per transaction"),
+    Flag::new("txn-wr-percent", Kind::Int, "50", "Percentage of keys to overwrite per transaction"),
+    Flag::new(
         "stm-locker",
-        Kind::String,
+        Kind::Text,
         "stm",
         "Wrap STM transaction with a custom locking mechanism (stm, lock-client, lock-rpc)",
     ),
-    flag("val-size", Kind::Int, "8", "Value size of each STM put request"),
-    flag("rate", Kind::Int, "0", "Maximum STM transactions per second (0 is no limit)"),
+    Flag::new("val-size", Kind::Int, "8", "Value size of each STM put request"),
+    Flag::new("rate", Kind::Int, "0", "Maximum STM transactions per second (0 is no limit)"),
 ];
 
 /// `stm`
-pub fn run(parsed: &Parsed) -> Done {
+pub fn run(parsed: &Given) -> Done {
     let stm = workload(parsed)?;
     let session = Session::start(parsed)?;
     let pace = session.pace(parsed.count("rate"), 1)?;
@@ -37,7 +38,7 @@ pub fn run(parsed: &Parsed) -> Done {
     Ok(())
 }
 
-fn workload(parsed: &Parsed) -> Result<Stm, Problem> {
+fn workload(parsed: &Given) -> Result<Stm, Problem> {
     let (keys, percent, per_txn) = (parsed.int("keys"), parsed.int("txn-wr-percent"), parsed.int("keys-per-txn"));
     if keys <= 0 {
         return Err(Problem::Failed(format!("expected positive --keys, got ({keys})")));

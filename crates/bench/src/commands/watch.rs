@@ -5,7 +5,7 @@
 
 use super::{Done, Problem, Session};
 use crate::control::Control;
-use crate::flags::{Flag, Kind, Parsed, flag};
+use crate::given::Given;
 use crate::keys::{KeyEncoder, Random};
 use crate::pacer::Pace;
 use crate::report::Report;
@@ -14,32 +14,33 @@ use crate::workloads::watch::{self, Origin, Outcome, Plan};
 use crate::workloads::watch_get::{self, WatchGet};
 use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
+use cobra::{Flag, Kind};
 
 pub const WATCH: &[Flag] = &[
-    flag("streams", Kind::Int, "10", "Total watch streams"),
-    flag("watch-per-stream", Kind::Int, "100", "Total watchers per stream"),
-    flag("watched-key-total", Kind::Int, "1", "Total number of keys to be watched"),
-    flag("put-rate", Kind::Int, "0", "Number of keys to put per second"),
-    flag("put-total", Kind::Int, "1000", "Number of put requests"),
-    flag("key-size", Kind::Int, "32", "Key size of watch request"),
-    flag("key-space-size", Kind::Int, "1", "Maximum possible keys"),
-    flag("sequential-keys", Kind::Bool, "false", "Use sequential keys"),
+    Flag::new("streams", Kind::Int, "10", "Total watch streams"),
+    Flag::new("watch-per-stream", Kind::Int, "100", "Total watchers per stream"),
+    Flag::new("watched-key-total", Kind::Int, "1", "Total number of keys to be watched"),
+    Flag::new("put-rate", Kind::Int, "0", "Number of keys to put per second"),
+    Flag::new("put-total", Kind::Int, "1000", "Number of put requests"),
+    Flag::new("key-size", Kind::Int, "32", "Key size of watch request"),
+    Flag::new("key-space-size", Kind::Int, "1", "Maximum possible keys"),
+    Flag::new("sequential-keys", Kind::Bool, "false", "Use sequential keys"),
 ];
 
 pub const LATENCY: &[Flag] = &[
-    flag("streams", Kind::Int, "10", "Total watch streams"),
-    flag("watchers-per-stream", Kind::Int, "10", "Total watchers per stream"),
-    flag("prevkv", Kind::Bool, "false", "PrevKV enabled on watch requests"),
-    flag("put-total", Kind::Int, "1000", "Total number of put requests"),
-    flag("put-rate", Kind::Int, "100", "Number of keys to put per second"),
-    flag("key-size", Kind::Int, "32", "Key size of watch response"),
-    flag("val-size", Kind::Int, "32", "Value size of watch response"),
+    Flag::new("streams", Kind::Int, "10", "Total watch streams"),
+    Flag::new("watchers-per-stream", Kind::Int, "10", "Total watchers per stream"),
+    Flag::new("prevkv", Kind::Bool, "false", "PrevKV enabled on watch requests"),
+    Flag::new("put-total", Kind::Int, "1000", "Total number of put requests"),
+    Flag::new("put-rate", Kind::Int, "100", "Number of keys to put per second"),
+    Flag::new("key-size", Kind::Int, "32", "Key size of watch response"),
+    Flag::new("val-size", Kind::Int, "32", "Value size of watch response"),
 ];
 
 pub const GET: &[Flag] = &[
-    flag("watchers", Kind::Int, "10000", "Total number of watchers"),
-    flag("streams", Kind::Int, "1", "Total number of watcher streams"),
-    flag("events", Kind::Int, "8", "Number of events per watcher"),
+    Flag::new("watchers", Kind::Int, "10000", "Total number of watchers"),
+    Flag::new("streams", Kind::Int, "1", "Total number of watcher streams"),
+    Flag::new("events", Kind::Int, "8", "Number of events per watcher"),
 ];
 
 /// Streams a connection bears before etcd's tool warns.
@@ -49,7 +50,7 @@ const VALUE: usize = 8;
 const LATENCY_KEY_SEED: u64 = 3;
 
 /// `watch`
-pub fn watch(parsed: &Parsed) -> Done {
+pub fn watch(parsed: &Given) -> Done {
     let session = Session::start(parsed)?;
     let (streams, conns) = (parsed.size("streams"), parsed.size("conns").max(1));
     if streams / STREAMS_PER_CONN + 1 > conns {
@@ -70,7 +71,7 @@ pub fn watch(parsed: &Parsed) -> Done {
 }
 
 /// `watch-latency`
-pub fn latency(parsed: &Parsed) -> Done {
+pub fn latency(parsed: &Given) -> Done {
     let session = Session::start(parsed)?;
     let rate = parsed.count("put-rate");
     let plan = Plan {
@@ -92,7 +93,7 @@ pub fn latency(parsed: &Parsed) -> Done {
 }
 
 /// `watch-get`
-pub fn get(parsed: &Parsed) -> Done {
+pub fn get(parsed: &Given) -> Done {
     let session = Session::start(parsed)?;
     let target = session.targets.first().ok_or("no endpoint")?;
     let mut control = Control::open(target)?;
@@ -135,7 +136,7 @@ fn plan(session: &Session<'_>) -> Result<Plan, Problem> {
     })
 }
 
-fn watched_keys(parsed: &Parsed) -> Result<Vec<Bytes>, Problem> {
+fn watched_keys(parsed: &Given) -> Result<Vec<Bytes>, Problem> {
     let (size, space) = (parsed.size("key-size"), parsed.count("key-space-size").max(1));
     let mut encoder = KeyEncoder::fresh(size);
     let mut random = Random::new(LATENCY_KEY_SEED);

@@ -1,5 +1,5 @@
-//! `--initial-cluster`: who founds the cluster, and whether this member is among them under the addresses that it
-//! advertises (etcd's `VerifyBootstrap`).
+//! Lists of members as `--initial-cluster` has them: who founds a cluster, and whether this member is among them under
+//! the addresses that it advertises (etcd `ServerConfig.VerifyBootstrap`).
 
 use super::table::Config;
 use super::url::{Url, joined};
@@ -14,43 +14,92 @@ const RESOLVE_WAIT: Duration = Duration::from_secs(30);
 /// Time between two attempts: a name may only just be on its way into the DNS.
 const RESOLVE_RETRY: Duration = Duration::from_secs(1);
 
-/// The local member's peer URLs in `--initial-cluster`, checked against what it advertises.
+/// Members by name, with their peer URLs in order (etcd `types.URLsMap`).
+pub type Named = BTreeMap<String, Vec<Url>>;
+
+/// Reads pairs `name=url`; a name may come several times, its blanks are its own.
 ///
 /// # Errors
-/// etcd's texts for a new directory. One that holds a log already is not asked about: its names are not looked up.
-pub fn local_member(config: &Config) -> Result<Vec<String>, String> {
-    let deadline = Instant::now() + RESOLVE_WAIT;
-    let mut founders = founders(&config.initial_cluster)?;
-    let Some(mut own) = founders.remove(config.name.as_str()) else {
-        return Err(format!("couldn't find local name {} in the initial cluster configuration", quote(&config.name)));
-    };
-    own.sort();
-    if !has_log(config) {
-        advertised(config, &own, &mut |url| resolve(url, deadline))?;
-    }
-    let mut seen = BTreeSet::new();
-    if !founders.values().flatten().chain(&own).all(|url| seen.insert(url.as_str())) {
-        return Err(format!("initial cluster {} has duplicate url", config.initial_cluster));
-    }
-    if !founders.is_empty() {
-        return Err("--initial-cluster names other members too, but this release of oxetcd serves clusters of one member: name only this one, or run Go etcd".into());
-    }
-    Ok(own.iter().map(Url::to_string).collect())
-}
-
-/// Pairs `name=url`; a name may come several times, its blanks are its own.
-fn founders(text: &str) -> Result<BTreeMap<&str, Vec<Url>>, String> {
-    let mut founders: BTreeMap<&str, Vec<Url>> = BTreeMap::new();
+/// A URL is none.
+pub fn named(text: &str) -> Result<Named, String> {
+    let mut named = Named::new();
     for pair in text.split(',').filter(|pair| !pair.is_empty()) {
         let (name, url) = pair.split_once('=').unwrap_or((pair, ""));
-        let url = Url::parse(url).map_err(|e| format!("error setting up initial cluster: {e}"))?;
-        founders.entry(name).or_default().push(url);
+        named.entry(name.to_owned()).or_default().push(Url::parse(url)?);
     }
-    Ok(founders)
+    named.values_mut().for_each(|urls| urls.sort());
+    Ok(named)
+}
+
+/// The members that `--initial-cluster` names.
+///
+/// # Errors
+/// etcd's text.
+pub fn initial_members(config: &Config) -> Result<Named, String> {
+    named(&config.initial_cluster).map_err(|e| format!("error setting up initial cluster: {e}"))
+}
+
+/// All pairs in order, as `--initial-cluster` would have them.
+pub fn pairs(named: &Named) -> String {
+    let pairs = named.iter().flat_map(|(name, urls)| urls.iter().map(move |url| format!("{name}={url}")));
+    let mut pairs: Vec<String> = pairs.collect();
+    pairs.sort();
+    pairs.join(",")
+}
+
+/// Whether this member can found a cluster of these (etcd `VerifyBootstrap`). Names of hosts are looked up.
+///
+/// # Errors
+/// etcd's texts.
+pub fn verify_founders(config: &Config, named: &Named) -> Result<(), String> {
+    let own = own_urls(config, named)?;
+    let deadline = resolve_deadline();
+    advertised(config, own, &mut |url| resolve(url, deadline))?;
+    distinct(named)
+}
+
+/// Whether this member can join a cluster of these (etcd `VerifyJoinExisting`).
+///
+/// # Errors
+/// etcd's texts.
+pub fn verify_joiner(config: &Config, named: &Named) -> Result<(), String> {
+    own_urls(config, named)?;
+    distinct(named)
+}
+
+fn own_urls<'a>(config: &Config, named: &'a Named) -> Result<&'a [Url], String> {
+    let missing = || format!("couldn't find local name {} in the initial cluster configuration", quote(&config.name));
+    named.get(&config.name).map(Vec::as_slice).ok_or_else(missing)
+}
+
+/// Whether each URL is one member's only.
+///
+/// # Errors
+/// etcd's text.
+pub fn distinct(named: &Named) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    match named.values().flatten().all(|url| seen.insert(url.as_str())) {
+        true => Ok(()),
+        false => Err(format!("initial cluster {} has duplicate url", pairs(named))),
+    }
+}
+
+/// When to stop looking names up that are looked up from now on.
+pub fn resolve_deadline() -> Instant {
+    Instant::now() + RESOLVE_WAIT
+}
+
+/// Whether both lists, in order, lead to the same places, as written or once names are resolved (etcd
+/// `netutil.URLStringsEqual`).
+///
+/// # Errors
+/// They don't, or a name can't be resolved until `deadline`; etcd's text.
+pub fn same_places(a: &[Url], b: &[Url], deadline: Instant) -> Result<(), String> {
+    same(a, b, &mut |url| resolve(url, deadline))
 }
 
 /// Whether the directory holds a log, so that nothing is founded.
-fn has_log(config: &Config) -> bool {
+pub fn has_log(config: &Config) -> bool {
     let folder = config.wal_path().unwrap_or_else(|| config.data_path().join("member/wal"));
     let Ok(mut files) = std::fs::read_dir(folder) else { return false };
     files.any(|file| file.is_ok_and(|f| f.path().extension().is_some_and(|kind| kind == "wal")))
@@ -89,7 +138,7 @@ fn advertised(config: &Config, own: &[Url], resolve: &mut Resolve<'_>) -> Result
     Err(format!("failed to resolve {} to match --initial-cluster={} ({why})", joined(advertised), named(advertised)))
 }
 
-/// Whether both lists lead to the same places, as written or once names are resolved (etcd `netutil.URLStringsEqual`).
+/// See [`same_places`].
 fn same(advertised: &[Url], own: &[Url], resolve: &mut Resolve<'_>) -> Result<(), String> {
     if advertised.len() != own.len() {
         let list = |urls: &[Url]| quote_all(&urls.iter().map(Url::to_string).collect::<Vec<_>>());
@@ -196,8 +245,7 @@ mod tests {
             initial_advertise_peer_urls: Url::parse_list(advertised_urls).unwrap(),
             ..Config::default()
         };
-        let mut own = founders(initial_cluster).unwrap().remove("m").unwrap();
-        own.sort();
+        let own = named(initial_cluster).unwrap().remove("m").unwrap();
         let mut names = |url: &Url| match url.host.as_str() {
             "here" => Ok(format!("10.0.0.1:{}", url.port)),
             "there" => Ok(format!("10.0.0.2:{}", url.port)),

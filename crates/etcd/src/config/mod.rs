@@ -13,7 +13,6 @@ mod defaults;
 mod founders;
 pub mod gates;
 mod help;
-mod identity;
 pub mod table;
 mod tls;
 pub mod url;
@@ -22,9 +21,11 @@ mod yaml;
 mod yaml_lines;
 
 pub use cli::{Asked, Failure, Loaded, load, variable_of};
-pub use founders::local_member;
+pub use founders::{
+    Named, distinct, has_log, initial_members, named, pairs, resolve_deadline, same_places, verify_founders,
+    verify_joiner,
+};
 pub use help::{USAGE, flags_help};
-pub use identity::{cluster_id, initial_member_id};
 pub use table::Config;
 pub use url::{Scheme, Url};
 pub use validate::{log_settings, validate};

@@ -172,8 +172,8 @@ settings! {
         discovery_user: Text, "discovery-user", "", "discovery-config.client.auth.username", "Discovery: user[:password].";
         discovery_password: Text, "discovery-password", "", "discovery-config.client.auth.password", "Discovery: password.";
         discovery_fallback: Fallback, "discovery-fallback", "exit", "", "What to do when discovery fails; only 'exit' is left.";
-        discovery_srv: Text, "discovery-srv", "", "discovery-srv", "DNS domain whose SRV records name the members.";
-        discovery_srv_name: Text, "discovery-srv-name", "", "discovery-srv-name", "Suffix of the SRV names asked for.";
+        discovery_srv: Text, "discovery-srv", "", "discovery-srv", "DNS domain whose SRV records (_etcd-server-ssl._tcp, _etcd-server._tcp) name the founders.";
+        discovery_srv_name: Text, "discovery-srv-name", "", "discovery-srv-name", "Suffix of the services asked for: _etcd-server-NAME._tcp.";
         strict_reconfig_check: Bool, "strict-reconfig-check", "true", "strict-reconfig-check", "Refuse membership changes that would lose the quorum.";
         pre_vote: Bool, "pre-vote", "true", "pre-vote", "Ask for votes without a new term first, so that a returning member disturbs nobody.";
         auto_compaction_retention: Text, "auto-compaction-retention", "0", "auto-compaction-retention", "History kept by automatic compaction: hours, a duration, or revisions. 0: no automatic compaction.";

@@ -169,10 +169,6 @@ fn every_bad_configuration_is_refused_with_cause_and_cure() {
         ("--auth-token=foo", "auth: invalid auth options"),
         ("--auth-token=simple,x", "auth: invalid auth options"),
         (
-            "--auth-token=jwt,pub-key=a,priv-key=b",
-            "--auth-token=jwt is set, but this release of oxetcd does not have that feature yet: remove the setting, or run Go etcd",
-        ),
-        (
             "--log-outputs=systemd/journal",
             "--log-outputs=systemd/journal: this release can't write to the journal itself; use stderr, which systemd collects",
         ),
@@ -196,6 +192,25 @@ fn every_bad_configuration_is_refused_with_cause_and_cure() {
             "--listen-peer-urls=https://127.0.0.1:1",
             "https://127.0.0.1:1: this release of oxetcd does not speak TLS yet: use http:// or unix://, or run Go etcd",
         ),
+        (
+            "--discovery-srv=x.org --discovery-token=t --discovery-endpoints=a:1",
+            "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \"discovery-endpoints\" or \"discovery-srv\"",
+        ),
+        (
+            "--discovery-srv=x.org --initial-cluster=default=http://localhost:2380",
+            "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \"discovery-endpoints\" or \"discovery-srv\"",
+        ),
+        ("--discovery-token=t", "both --discovery-token and --discovery-endpoints must be set"),
+        ("--discovery-endpoints=a:1,", "both --discovery-token and --discovery-endpoints must be set"),
+        ("--discovery-token=t --discovery-endpoints=a:1,", "--discovery-endpoints must not contain empty endpoints"),
+        (
+            "--discovery-token=t --discovery-endpoints=https://a:1",
+            "--discovery-endpoints=https://a:1 is set, but this release of oxetcd does not have that feature yet: remove the setting, or run Go etcd",
+        ),
+        (
+            "--discovery-token=t --discovery-endpoints=a:1 --discovery-insecure-transport=false",
+            "--discovery-insecure-transport is set, but this release of oxetcd does not have that feature yet: remove the setting, or run Go etcd",
+        ),
         ("--listen-peer-urls=http://example.com:1", "expected IP in URL for binding (http://example.com:1)"),
         (
             "--max-concurrent-streams=0",
@@ -208,9 +223,14 @@ fn every_bad_configuration_is_refused_with_cause_and_cure() {
 
 #[test]
 fn the_local_member_must_be_in_its_initial_cluster() {
-    let of = |line: &str| local_member(&verdict(line).unwrap());
-    assert_eq!(of(""), Ok(vec!["http://localhost:2380".to_owned()]));
-    assert_eq!(of("--name=x"), Ok(vec!["http://localhost:2380".to_owned()]));
+    let founders = |config: &Config| {
+        let named = initial_members(config)?;
+        verify_founders(config, &named).map(|()| pairs(&named))
+    };
+    let of = |line: &str| founders(&verdict(line).unwrap());
+    let one = |name: &str| Ok(format!("{name}=http://localhost:2380"));
+    assert_eq!(of(""), one("default"));
+    assert_eq!(of("--name=x"), one("x"));
     assert_eq!(
         of("--name=x --initial-cluster=y=http://localhost:2380").unwrap_err(),
         "couldn't find local name \"x\" in the initial cluster configuration"
@@ -219,7 +239,7 @@ fn the_local_member_must_be_in_its_initial_cluster() {
         of("--name=x --initial-cluster=x=http://127.0.0.1:1").unwrap_err(),
         "--initial-cluster has x=http://127.0.0.1:1 but missing from --initial-advertise-peer-urls=http://localhost:2380 (resolved urls: \"http://localhost:2380\" != \"http://127.0.0.1:1\")"
     );
-    assert_eq!(of("--initial-cluster=default=http://localhost:2380,"), Ok(vec!["http://localhost:2380".to_owned()]));
+    assert_eq!(of("--initial-cluster=default=http://localhost:2380,"), one("default"));
     for (line, text) in [
         ("--initial-cluster=", "couldn't find local name \"default\" in the initial cluster configuration"),
         (
@@ -228,19 +248,16 @@ fn the_local_member_must_be_in_its_initial_cluster() {
         ),
         (
             "--initial-cluster=default=http://localhost:2380,b=http://localhost:2380",
-            "initial cluster default=http://localhost:2380,b=http://localhost:2380 has duplicate url",
+            "initial cluster b=http://localhost:2380,default=http://localhost:2380 has duplicate url",
         ),
     ] {
         assert_eq!(of(line).unwrap_err(), text, "{line}");
     }
     let padded = Config { initial_cluster: " default = http://localhost:2380".into(), ..Config::default() };
     let text = "couldn't find local name \"default\" in the initial cluster configuration";
-    assert_eq!(local_member(&padded).unwrap_err(), text, "names keep their blanks");
-    assert!(
-        of("--name=x --initial-cluster=x=http://localhost:2380,y=http://b:1")
-            .unwrap_err()
-            .contains("clusters of one member")
-    );
+    assert_eq!(founders(&padded).unwrap_err(), text, "names keep their blanks");
+    let several = of("--name=x --initial-cluster=x=http://localhost:2380,y=http://b:2,y=http://b:1").unwrap();
+    assert_eq!(several, "x=http://localhost:2380,y=http://b:1,y=http://b:2");
     assert!(of("--name=x --initial-cluster=x").unwrap_err().starts_with("error setting up initial cluster"));
 }
 
@@ -260,6 +277,7 @@ fn what_go_etcd_accepts_is_accepted() {
     for line in [
         "--auth-token=",
         "--auth-token=simple,a=b",
+        "--auth-token=jwt,pub-key=a,priv-key=b,sign-method=RS256,ttl=10m",
         "--cipher-suites=TLS_RSA_WITH_AES_128_CBC_SHA,TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305",
         "--tls-min-version= --tls-max-version=TLS1.2",
         "--tls-min-version=TLS1.3",

@@ -21,11 +21,6 @@ const MAX_REQUEST: u64 = 256 << 20;
 
 /// Settings of features that come with later releases. Each would be dangerous to ignore.
 const UNSUPPORTED: &[&str] = &[
-    "force-new-cluster",
-    "discovery-token",
-    "discovery-endpoints",
-    "discovery-srv",
-    "discovery-srv-name",
     "cert-file",
     "key-file",
     "client-cert-auth",
@@ -67,6 +62,7 @@ pub fn validate(config: &Config, notes: &mut Vec<Note>) -> Result<(), String> {
     if !["new", "existing"].contains(&config.initial_cluster_state.as_str()) {
         return Err(format!("unexpected clusterState {}", quote(&config.initial_cluster_state)));
     }
+    discovery(config)?;
     timing(config)?;
     if config.advertise_client_urls.is_empty() {
         return Err("--advertise-client-urls is required when --listen-client-urls is set explicitly".into());
@@ -83,6 +79,7 @@ pub fn validate(config: &Config, notes: &mut Vec<Note>) -> Result<(), String> {
     tls::versions(config)?;
     limits(config)?;
     unsupported(config)?;
+    discovery_in_plain_text(config)?;
     // What Go etcd finds out while it starts.
     ports(config)?;
     config.auto_compaction()?;
@@ -163,7 +160,43 @@ fn advertised(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// Peers' addresses are not listened on yet; a wrong one is refused all the same.
+/// At most one way to find the founders, and all that it needs.
+fn discovery(config: &Config) -> Result<(), String> {
+    let ways =
+        [!config.initial_cluster.is_empty(), !config.discovery_srv.is_empty(), !config.discovery_endpoints.is_empty()];
+    if ways.into_iter().filter(|given| *given).count() > 1 {
+        let text = "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \"discovery-endpoints\" \
+                    or \"discovery-srv\"";
+        return Err(text.into());
+    }
+    if config.discovery_token.is_empty() != config.discovery_endpoints.is_empty() {
+        return Err("both --discovery-token and --discovery-endpoints must be set".into());
+    }
+    match config.discovery_endpoints.iter().any(|endpoint| endpoint.trim().is_empty()) {
+        true => Err("--discovery-endpoints must not contain empty endpoints".into()),
+        false => Ok(()),
+    }
+}
+
+/// A registry that is spoken to in plain text only.
+fn discovery_in_plain_text(config: &Config) -> Result<(), String> {
+    let tls = [
+        "discovery-insecure-transport",
+        "discovery-insecure-skip-tls-verify",
+        "discovery-cert",
+        "discovery-key",
+        "discovery-cacert",
+    ];
+    let set = FLAGS.iter().find(|flag| tls.contains(&flag.name) && flag.is_set(config));
+    let encrypted = |endpoint: &&String| endpoint.starts_with("https:") || endpoint.starts_with("unixs:");
+    match (set, config.discovery_endpoints.iter().find(encrypted)) {
+        _ if config.discovery_endpoints.is_empty() => Ok(()),
+        (Some(flag), _) => Err(lacks(&format!("--{}", flag.name))),
+        (None, Some(endpoint)) => Err(lacks(&format!("--discovery-endpoints={endpoint}"))),
+        (None, None) => Ok(()),
+    }
+}
+
 fn ports(config: &Config) -> Result<(), String> {
     let mut urls = config.listen_peer_urls.iter().chain(&config.listen_client_urls);
     let wrong = urls.find(|u| u.socket_path().is_none() && !u.has_port());
@@ -181,8 +214,7 @@ fn auth_token(text: &str) -> Result<(), String> {
     });
     match kind {
         _ if !well_formed => Err("auth: invalid auth options".into()),
-        "" | "simple" => Ok(()),
-        "jwt" => Err(lacks("--auth-token=jwt")),
+        "" | "simple" | "jwt" => Ok(()),
         _ => Err("auth: invalid auth options".into()),
     }
 }

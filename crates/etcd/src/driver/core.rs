@@ -2,11 +2,17 @@
 //! ran goes through the next one together.
 
 use super::courtesy::Courtesy;
+use super::first_election::FirstElection;
+use super::forward::Forwarder;
+use super::log::Log;
+use super::peers::{Input, Peers};
 use super::post::Post;
 use super::readers::{Job, Readers};
 use super::{Clock, Inbox, Shared, Ticket};
+use api::pb::etcdserverpb as pb;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use server::{Fatal, Member, Output};
+use server::{Fatal, Logged, Member, Output, Request, TokenChange, Who};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,13 +20,26 @@ use tracing::{error, info};
 
 /// Requests taken between two turns: enough for a good group commit, few enough to keep ticks on time.
 const BATCH_MAX: usize = 4096;
+/// How long a member that was removed still runs.
+const REMOVED_WAIT: Duration = Duration::from_secs(1);
 
 /// What the core's thread is told.
 #[derive(Debug)]
 pub enum Message {
-    Call { ticket: Ticket, request: server::Request },
-    Snapshot { ticket: Ticket },
+    Call {
+        ticket: Ticket,
+        who: Who,
+        request: server::Request,
+    },
     Checkpointed(Box<server::member::CheckpointDone>),
+    /// The log's writer did what it was given.
+    Logged(Box<Logged>),
+    /// What the other members say their versions are.
+    Versions(BTreeMap<u64, Option<String>>),
+    /// Peers have something; it is in their own queue.
+    Peers,
+    /// This member's data differs from the others'; 0 when it is not known whose does.
+    Corrupt(u64),
     CapturePrev(bool),
     Stop,
 }
@@ -28,13 +47,21 @@ pub enum Message {
 /// Where outputs go.
 pub struct Core {
     pub member: Member<Ticket>,
+    pub log: Log,
+    pub peers: Peers,
+    pub forwarder: Forwarder,
     pub inbox: Receiver<Message>,
+    /// To itself: for what gets a thread later.
+    pub own: Inbox,
     pub shared: Arc<Shared>,
     pub readers: Readers,
     pub post: Post,
     pub hub: super::hub::Feed,
     pub checkpointer: crossbeam_channel::Sender<Box<server::member::CheckpointJob>>,
     pub clock: Clock,
+    pub first_election: FirstElection,
+    /// How long a leader that stops waits for its successor.
+    pub hand_over_ms: u64,
 }
 
 impl Core {
@@ -49,11 +76,14 @@ impl Core {
                 Err(e) => die(&e),
             }
         }
-        if let Err(e) = self.last_job() {
+        if let Err(e) = self.hand_over(&mut outputs).and_then(|()| self.last_job(&mut outputs)) {
             die(&e);
         }
-        let Core { member, shared, readers, .. } = self;
-        if let Err(e) = member.stop(&mut outputs) {
+        self.peers.stop();
+        // The log's writer must not wait for room in an inbox that nobody empties.
+        let Core { member, log, shared, readers, inbox, .. } = self;
+        drop(inbox);
+        if let Err(e) = log.rejoin().and_then(|log| member.stop(log, &mut outputs)) {
             die(&e);
         }
         for output in outputs {
@@ -65,23 +95,113 @@ impl Core {
         shared.leader.send_replace(false);
     }
 
-    /// Waits for the checkpoint that is being written; whoever asks meanwhile is told that the server stopped.
-    fn last_job(&mut self) -> Result<(), Fatal> {
-        while self.member.checkpoint_runs() {
-            match self.inbox.recv() {
-                Ok(Message::Checkpointed(done)) => self.member.checkpointed(self.clock.now_ms(), *done)?,
-                Ok(Message::Call { ticket, .. } | Message::Snapshot { ticket }) => {
-                    ticket.answer(Err(api::Error::Stopped));
-                }
-                Ok(Message::CapturePrev(_) | Message::Stop) => {}
-                Err(_) => return Ok(()),
-            }
+    /// A leader that stops names its successor, the voter that it has been connected to for longest (etcd
+    /// `TransferLeadership`), and works on until that one leads, or for an election timeout: then the others find one.
+    fn hand_over(&mut self, outputs: &mut Vec<Output<Ticket>>) -> Result<(), Fatal> {
+        let (own, _) = self.member.identity();
+        let now = self.clock.now_ms();
+        let since = self.peers.active_since_ms(now);
+        let voters = self.member.applied().members().into_iter().filter(|m| !m.is_learner && m.id != own);
+        let connected = voters.filter_map(|m| Some((since.get(&m.id)?, m.id)));
+        let Some((_, target_id)) = connected.min().filter(|_| self.member.leader() == own) else { return Ok(()) };
+        info!("transferee-member-id" = format!("{target_id:x}"), "leadership transfer starting");
+        let request = Request::MoveLeader(pb::MoveLeaderRequest { target_id });
+        self.member.call(now, Ticket::then(|_| ()), request);
+        self.deliver_now(outputs)?;
+        while self.member.leader() == own && self.clock.now_ms() < now + self.hand_over_ms {
+            self.step(outputs)?;
         }
         Ok(())
     }
 
+    /// Works and delivers without waiting for anything to come.
+    fn deliver_now(&mut self, outputs: &mut Vec<Output<Ticket>>) -> Result<(), Fatal> {
+        self.work()?;
+        self.member.take_outputs(outputs);
+        self.deliver(outputs);
+        Ok(())
+    }
+
+    /// Waits for the checkpoint that is being written; whoever asks meanwhile is told that the server stopped.
+    fn last_job(&mut self, outputs: &mut Vec<Output<Ticket>>) -> Result<(), Fatal> {
+        self.write()?;
+        while self.member.checkpoint_runs() {
+            match self.inbox.recv() {
+                Ok(Message::Checkpointed(done)) => self.member.checkpointed(self.clock.now_ms(), *done)?,
+                Ok(Message::Logged(done)) => self.member.logged(*done)?,
+                Ok(Message::Call { ticket, .. }) => {
+                    ticket.answer(Err(api::Error::Stopped));
+                }
+                Ok(
+                    Message::CapturePrev(_)
+                    | Message::Versions(_)
+                    | Message::Corrupt(_)
+                    | Message::Peers
+                    | Message::Stop,
+                ) => {}
+                Err(_) => return Ok(()),
+            }
+            self.write()?;
+            self.member.take_outputs(outputs);
+            let jobs: Vec<_> = outputs.extract_if(.., |output| matches!(output, Output::Checkpoint(_))).collect();
+            self.deliver(&mut { jobs });
+        }
+        Ok(())
+    }
+
+    /// Sends what peers are to be sent, and hands over what is to be logged. A leader's messages go first: they leave while
+    /// its own log is being synced.
+    fn write(&mut self) -> Result<(), Fatal> {
+        self.peers.send(self.member.take_messages());
+        if let Some(done) = self.log.take(self.member.take_log_tasks())? {
+            self.member.logged(done)?;
+        }
+        Ok(())
+    }
+
+    /// Works until nothing is left that does not wait for others.
+    fn work(&mut self) -> Result<(), Fatal> {
+        if let Some(log) = self.log.here() {
+            self.member.turn_with(log)?;
+            // Who joins answers a leader before its log says that there is one.
+            self.peers.send(self.member.take_messages());
+            return Ok(());
+        }
+        self.member.turn()?;
+        self.write()
+    }
+
+    fn hear(&mut self, input: Input) {
+        match input {
+            Input::Message(message) => self.member.receive(message),
+            Input::Process { message, taken } => {
+                self.member.receive(message);
+                // A sender that went away is fine.
+                drop(taken.send(Ok(())));
+            }
+            Input::Unreachable(peer) => self.member.report_unreachable(peer),
+            Input::Snapshot { to, arrived } => self.member.report_snapshot(to, arrived),
+            Input::Removed => removed(),
+        }
+    }
+
+    /// Whoever came, went or moved: the transport follows, and the log gets its own thread when the first peer comes.
+    fn follow_members(&mut self) {
+        let applied = self.member.applied().clone();
+        self.peers.follow(&applied);
+        self.shared.learner.store(self.member.is_learner(), Ordering::Relaxed);
+        if self.member.has_peers()
+            && let Err(e) = self.log.part(&self.own)
+        {
+            die(&e);
+        }
+    }
+
     fn step(&mut self, outputs: &mut Vec<Output<Ticket>>) -> Result<bool, Fatal> {
-        let wait = self.member.next_tick_ms().saturating_sub(self.clock.now_ms());
+        let wait = match self.peers.are_waiting() {
+            true => 0,
+            false => self.member.next_tick_ms().saturating_sub(self.clock.now_ms()),
+        };
         let first = match self.inbox.recv_timeout(Duration::from_millis(wait)) {
             Ok(message) => Some(message),
             Err(RecvTimeoutError::Timeout) => None,
@@ -89,40 +209,61 @@ impl Core {
         };
         self.shared.calls.count();
         let now = self.clock.now_ms();
-        let rest = self.inbox.try_iter().take(BATCH_MAX);
-        for message in first.into_iter().chain(rest) {
+        let inputs: Vec<Input> = self.peers.take().take(BATCH_MAX).collect();
+        inputs.into_iter().for_each(|input| self.hear(input));
+        let inbox = self.inbox.clone();
+        for message in first.into_iter().chain(inbox.try_iter().take(BATCH_MAX)) {
             match message {
-                Message::Call { ticket, request } => self.member.call(now, ticket, request),
-                Message::Snapshot { ticket } => self.member.call_snapshot(ticket),
+                Message::Call { ticket, who, request } => self.member.call_as(now, ticket, &who, request),
                 Message::Checkpointed(done) => self.member.checkpointed(now, *done)?,
                 Message::CapturePrev(on) => self.member.set_capture_prev(on),
+                Message::Logged(done) => self.member.logged(*done)?,
+                Message::Versions(versions) => self.member.peer_versions(&versions),
+                Message::Corrupt(member) => self.member.raise_corrupt(member),
+                Message::Peers => {}
                 Message::Stop => return Ok(false),
             }
+        }
+        if self.member.has_peers() && self.member.next_tick_ms() <= now {
+            self.member.set_active(self.peers.active_since_ms(now));
+        }
+        if self.first_election.is_due(now, &self.peers) {
+            self.member.hasten_election();
         }
         self.member.tick(now)?;
         // Keepalives, refusals and the like rest on nothing that this turn makes durable.
         self.member.take_outputs(outputs);
         self.deliver(outputs);
-        self.member.turn()?;
-        self.member.take_outputs(outputs);
-        self.deliver(outputs);
+        self.deliver_now(outputs)?;
         self.hub.mend(self.member.applied());
-        let known = self.member.leader() != 0;
+        let leader = self.member.leader();
+        self.shared.leader_id.store(leader, Ordering::Relaxed);
+        let known = leader != 0;
         self.shared.leader.send_if_modified(|leader| std::mem::replace(leader, known) != known);
+        let healthy = !self.member.is_leaderless();
+        self.shared.healthy.send_if_modified(|was| std::mem::replace(was, healthy) != healthy);
         Ok(true)
     }
 
     /// Answers go first: the hub's thread, once woken, takes processor and network for as long as there are watchers.
     fn deliver(&mut self, outputs: &mut Vec<Output<Ticket>>) {
-        let mut published = Vec::new();
+        let (mut published, mut changed) = (Vec::new(), false);
+        // A token is known before the state that shows its entry applied.
+        let assigned = |output: &mut Output<Ticket>| matches!(output, Output::Tokens(TokenChange::Assigned { .. }));
+        for output in outputs.extract_if(.., assigned) {
+            if let Output::Tokens(change) = output {
+                self.shared.auth.change(change);
+            }
+        }
         for output in outputs.drain(..) {
             match output {
                 Output::Reply { ticket, result } => self.post.answer(ticket, result),
-                Output::Read { ticket, request } => {
-                    if let Some((ticket, request)) = self.post.read(ticket, request) {
-                        self.readers.run(Job::Read { ticket, request });
+                Output::Read { ticket, who, request } => {
+                    if let Some((ticket, who, request)) = self.post.read(ticket, who, request) {
+                        self.readers.run(Job::Read { ticket, who, request });
                     }
                 }
+                Output::Tokens(change) => self.shared.auth.change(change),
                 Output::Snapshot { ticket } => self.readers.run(Job::Snapshot { ticket }),
                 Output::Published { applied, changes } => {
                     self.shared.applied.store(applied.clone());
@@ -138,11 +279,27 @@ impl Core {
                     super::ready();
                 }
                 Output::Note(text) => info!("{text}"),
+                Output::MembersChanged => changed = true,
+                Output::SendSnapshot { message, applied } => self.peers.send_snapshot(message, &applied),
+                Output::Replaced { applied } => {
+                    self.shared.applied.store(applied);
+                    self.hub.lose();
+                }
+                Output::AskVersions => self.forwarder.ask_versions(self.own.clone()),
+                Output::Removed => removed(),
+                // Who asks for a peer has asked the wrong one.
+                Output::Forward { ticket: ticket @ Ticket::Then(_), .. } => {
+                    ticket.answer(Err(api::Error::NotLeader));
+                }
+                Output::Forward { ticket, who, request } => self.forwarder.run(ticket, who, request),
             }
         }
         self.post.send();
         for (applied, changes) in published {
             self.hub.publish(&applied, changes);
+        }
+        if changed {
+            self.follow_members();
         }
     }
 }
@@ -160,6 +317,21 @@ pub fn checkpointer(jobs: &Receiver<Box<server::member::CheckpointJob>>, inbox: 
             }
             Err(e) => die(&e),
         }
+    }
+}
+
+/// This member was removed from its cluster: it stops, but not before its peers have heard what it had to say (etcd waits
+/// as long).
+fn removed() {
+    error!("the member was removed from its cluster; it stops");
+    let stop = || {
+        std::thread::sleep(REMOVED_WAIT);
+        if let Err(e) = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM) {
+            die(&Fatal::new(format!("the removed member can't stop itself: {e}")));
+        }
+    };
+    if let Err(e) = super::spawn("removed", stop) {
+        die(&e);
     }
 }
 

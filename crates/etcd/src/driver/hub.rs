@@ -11,7 +11,9 @@ use super::readers::{Job, Readers};
 use super::{Clock, Shared, core};
 use api::pb::etcdserverpb as pb;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
-use rpc::Told;
+use pb::watch_request::RequestUnion;
+use rpc::{Caller, Told};
+use server::{Who, access};
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -51,6 +53,7 @@ pub enum Message {
     /// The permit is one of [`REQUESTS_MAX`].
     Request {
         stream: StreamId,
+        who: Who,
         request: pb::WatchRequest,
         permit: OwnedSemaphorePermit,
     },
@@ -91,6 +94,11 @@ impl Feed {
         self.gap.set(matches!(self.inbox.try_send(message), Err(TrySendError::Full(_))));
     }
 
+    /// Changes were left out: who watches has to read them from history.
+    pub fn lose(&self) {
+        self.gap.set(true);
+    }
+
     /// Tells the hub of a gap once there is room again.
     pub fn mend(&self, applied: &Applied) {
         if self.gap.get() {
@@ -114,19 +122,37 @@ pub struct Streams {
 
 impl Streams {
     /// Opens a stream. The task that forwards its requests runs on the caller's runtime and ends with the stream.
-    pub fn open(&self, runtime: &tokio::runtime::Handle) -> rpc::WatchStream {
+    pub fn open(&self, runtime: &tokio::runtime::Handle, caller: Caller, shared: Arc<Shared>) -> rpc::WatchStream {
         let stream = StreamId(self.next.fetch_add(1, Ordering::Relaxed));
         let (requests, inputs) = mpsc::channel(16);
         let (outputs, responses) = mpsc::channel(STREAM_CHANNEL);
         let taken = Arc::<AtomicUsize>::default();
-        runtime.spawn(forward(self.inbox.clone(), stream, inputs, outputs, taken.clone()));
+        let client = Client { caller, shared };
+        runtime.spawn(forward(self.inbox.clone(), stream, client, inputs, outputs, taken.clone()));
         rpc::WatchStream { requests, responses, taken }
+    }
+}
+
+/// Who has a stream.
+struct Client {
+    caller: Caller,
+    shared: Arc<Shared>,
+}
+
+impl Client {
+    /// Asked for each watch anew: tokens end before streams do.
+    async fn who(&self) -> Who {
+        match self.caller == Caller::default() {
+            true => Who::Stranger,
+            false => self.shared.auth.judge_patiently(&self.caller, || self.shared.applied.load_full()).await,
+        }
     }
 }
 
 async fn forward(
     inbox: Sender<Message>,
     stream: StreamId,
+    client: Client,
     mut requests: mpsc::Receiver<pb::WatchRequest>,
     responses: mpsc::Sender<Told>,
     taken: Arc<AtomicUsize>,
@@ -145,7 +171,8 @@ async fn forward(
             request = requests.recv() => match request {
                 Some(request) => {
                     let Some(permit) = admit(&permits, &closed).await else { break };
-                    if !put(&inbox, Message::Request { stream, request, permit }).await {
+                    let who = client.who().await;
+                    if !put(&inbox, Message::Request { stream, who, request, permit }).await {
                         return;
                     }
                 }
@@ -336,9 +363,10 @@ impl Runner {
                 self.outlets.insert(stream.0, Outlet::new(responses, taken, alive));
                 Input::Open { stream, now_ms, jitter_ms: self.draw_jitter() }
             }
-            Message::Request { stream, request, permit } => {
+            Message::Request { stream, who, request, permit } => {
                 drop(permit);
-                Input::Request { stream, request, permitted: Ok(()) }
+                let permitted = self.permitted(&who, &request);
+                Input::Request { stream, request, permitted }
             }
             Message::Close { stream } => {
                 self.outlets.remove(&stream.0);
@@ -352,6 +380,13 @@ impl Runner {
         };
         self.hub.handle(input, effects);
         self.carry_out(effects);
+    }
+
+    fn permitted(&self, who: &Who, request: &pb::WatchRequest) -> Result<(), api::Error> {
+        match &request.request_union {
+            Some(RequestUnion::CreateRequest(r)) => access::check_watch(who, r, &self.shared.applied.load()),
+            _ => Ok(()),
+        }
     }
 
     /// Asks to be told of changes, and takes in those that it was not told of.

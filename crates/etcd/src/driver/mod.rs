@@ -7,26 +7,40 @@
 //!       └──────────────────────────────────────┴──────────────────┘
 //! ```
 
+mod auth;
 pub mod core;
+mod corruption;
 pub mod courtesy;
 pub mod door;
+mod first_election;
+mod forward;
 pub mod hub;
+mod join;
+mod log;
 mod net;
+mod peers;
 pub mod post;
 pub mod readers;
 mod start;
 
+/// What reads bytes from outside, opened to the fuzzer.
+#[doc(hidden)]
+pub mod decoders {
+    pub use super::auth::decoders::*;
+    pub use super::join::decoders::*;
+}
 pub use start::run;
 
 use api::pb::etcdserverpb as pb;
 use arc_swap::ArcSwap;
+use server::Fatal;
 use server::member::Outcome;
 use std::ffi::OsStr;
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use store::Applied;
@@ -41,9 +55,30 @@ type Image = mpsc::Sender<Result<Option<pb::SnapshotResponse>, api::Error>>;
 /// Who waits for an answer, and how it reaches him.
 #[derive(Debug)]
 pub enum Ticket {
-    Unary { out: oneshot::Sender<Outcome>, home: post::Home },
+    Unary {
+        out: oneshot::Sender<Outcome>,
+        home: post::Home,
+    },
     Chunks(Chunks),
     Image(Image),
+    /// Not a client's: somebody who takes the outcome where it is made.
+    Then(Then),
+}
+
+/// What is done with an outcome. Must not block.
+pub struct Then(Box<dyn FnOnce(Outcome) + Send>);
+
+impl std::fmt::Debug for Then {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Then")
+    }
+}
+
+impl Ticket {
+    /// A ticket whose outcome goes to `then`.
+    pub fn then(then: impl FnOnce(Outcome) + Send + 'static) -> Ticket {
+        Ticket::Then(Then(Box::new(then)))
+    }
 }
 
 /// What all threads see.
@@ -52,12 +87,18 @@ pub struct Shared {
     pub applied: ArcSwap<Applied>,
     /// Whether a leader is known.
     pub leader: watch::Sender<bool>,
+    /// Who leads; 0 for nobody known.
+    pub leader_id: AtomicU64,
+    /// Whether this member is a learner.
+    pub learner: AtomicBool,
     /// gRPC health of service "".
     pub healthy: watch::Sender<bool>,
     /// The member published its attributes.
     pub serving: AtomicBool,
     /// What long work looks at to learn whether anyone waits.
     pub calls: courtesy::Calls,
+    /// Tokens and passwords.
+    pub auth: auth::Auth,
     /// Bytes; sizes the chunks of RangeStream.
     pub max_request_bytes: usize,
     pub progress_interval_ms: u64,
@@ -93,6 +134,15 @@ fn background(name: String, work: impl FnOnce() + Send + 'static) -> io::Result<
         }
         work();
     })
+}
+
+/// Starts a thread.
+///
+/// # Errors
+/// The operating system gave none.
+fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Fatal> {
+    let thread = std::thread::Builder::new().name(name.into()).spawn(work);
+    thread.map_err(|e| Fatal::new(format!("cannot start a thread: {e}")))
 }
 
 /// Tells whoever waits that the member serves: the log line that scripts match, and `READY=1` to systemd.

@@ -3,12 +3,13 @@
 use super::door::Door;
 use super::post::{self, Deliveries, Home};
 use crate::config::{Config, Url};
-use rpc::{Limits, Listener};
+use rpc::{Limits, Listener, peer};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use server::Fatal;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpSocket, UnixListener};
@@ -24,11 +25,14 @@ const BACKLOG: u32 = 4096;
 /// More network threads than that would only take time from the core.
 const NETWORK_THREADS_MAX: usize = 4;
 
+/// Bytes a second of a database image to a peer: a gigabyte in 10 s, and half of a fast disk's time left to others.
+const SNAPSHOT_RATE: u64 = 100 << 20;
+
 /// Listening sockets and the runtime they are registered with.
 pub struct Listeners {
     runtime: Runtime,
     listeners: Vec<(String, Listener)>,
-    sockets: Vec<std::path::PathBuf>,
+    sockets: Vec<PathBuf>,
 }
 
 /// How many client connections each listener may have: what the limit of descriptors leaves. Raises the soft limit to
@@ -75,6 +79,83 @@ pub fn bind_all(config: &Config) -> Result<Listeners, Fatal> {
     Ok(Listeners { runtime, listeners, sockets })
 }
 
+/// A peer address that is ours and answers nobody yet: members that are founded together, and ask each other whether
+/// there is a cluster already, shall not wait for one another.
+pub struct Reserved<'a> {
+    url: &'a Url,
+    /// `None`: a socket file, which can't be had without listening on it.
+    socket: Option<TcpSocket>,
+}
+
+/// Where peers are served.
+pub enum PeerListener {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// Takes all peer addresses, as [`bind_all`], without listening on them.
+///
+/// # Errors
+/// The address that can't be bound, in Go's words.
+pub fn reserve_peers(config: &Config) -> Result<Vec<Reserved<'_>>, Fatal> {
+    let reserve = |url| match Url::socket_path(url) {
+        Some(_) => Ok(Reserved { url, socket: None }),
+        None => {
+            let socket = tcp_socket(url, config).map_err(|e| bind_failed("tcp", url.authority(), &e))?;
+            Ok(Reserved { url, socket: Some(socket) })
+        }
+    };
+    config.listen_peer_urls.iter().map(reserve).collect()
+}
+
+/// Begins to listen; who connects waits until [`serve_peers`].
+///
+/// # Errors
+/// The address that can't be bound, in Go's words.
+pub fn listen_to_peers(reserved: Vec<Reserved<'_>>) -> Result<Vec<PeerListener>, Fatal> {
+    let runtime = single_threaded().map_err(|e| Fatal::new(format!("cannot start the network: {e}")))?;
+    let _entered = runtime.enter();
+    let listen = |Reserved { url, socket }: Reserved<'_>| match (socket, url.socket_path()) {
+        (Some(socket), _) => {
+            let listener = socket.listen(BACKLOG).and_then(tokio::net::TcpListener::into_std);
+            listener.map(PeerListener::Tcp).map_err(|e| bind_failed("tcp", url.authority(), &e))
+        }
+        (None, path) => {
+            let path = path.unwrap_or_default();
+            let listener = bind_unix(&path).and_then(UnixListener::into_std);
+            listener.map(PeerListener::Unix).map_err(|e| bind_failed("unix", &path, &e))
+        }
+    };
+    reserved.into_iter().map(listen).collect()
+}
+
+/// Starts the peer thread and serves peers.
+///
+/// # Errors
+/// The thread can't be had, or a listener not be used.
+pub fn serve_peers(
+    config: &Config,
+    listeners: Vec<PeerListener>,
+    local: Arc<dyn peer::Local>,
+) -> Result<peer::Transport, Fatal> {
+    let failed = |e: io::Error| Fatal::new(format!("cannot serve peers: {e}"));
+    let settings = peer::Config {
+        connector: Arc::new(peer::Plain),
+        dial_timeout: Duration::from_secs(1) + Duration::from_millis(config.election_timeout),
+        snapshot_rate: SNAPSHOT_RATE,
+    };
+    let transport = peer::Transport::start(settings, local).map_err(failed)?;
+    for listener in listeners {
+        let plain = Arc::new(peer::Plain);
+        let served = match listener {
+            PeerListener::Tcp(listener) => transport.listen(listener, plain),
+            PeerListener::Unix(listener) => transport.listen_unix(listener, plain),
+        };
+        served.map_err(failed)?;
+    }
+    Ok(transport)
+}
+
 fn bind_failed(network: &str, address: &str, e: &io::Error) -> Fatal {
     let why = match e.kind() {
         io::ErrorKind::AddrInUse => "address already in use (another etcd may be running; choose another port)".into(),
@@ -86,6 +167,12 @@ fn bind_failed(network: &str, address: &str, e: &io::Error) -> Fatal {
 }
 
 fn bind_tcp(url: &Url, config: &Config) -> io::Result<(String, Listener)> {
+    let listener = tcp_socket(url, config)?.listen(BACKLOG)?;
+    Ok((listener.local_addr()?.to_string(), Listener::Tcp(listener)))
+}
+
+/// Bound, and not listening: whoever connects is refused.
+fn tcp_socket(url: &Url, config: &Config) -> io::Result<TcpSocket> {
     let ip = match url.host.as_str() {
         "" => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -98,8 +185,7 @@ fn bind_tcp(url: &Url, config: &Config) -> io::Result<(String, Listener)> {
         socket.set_reuseport(true)?;
     }
     socket.bind(SocketAddr::new(ip, url.port))?;
-    let listener = socket.listen(BACKLOG)?;
-    Ok((listener.local_addr()?.to_string(), Listener::Tcp(listener)))
+    Ok(socket)
 }
 
 /// A socket file that nobody listens on any more is the leftover of a crash.
@@ -110,6 +196,13 @@ fn bind_unix(path: &str) -> io::Result<UnixListener> {
         std::fs::remove_file(path)?;
     }
     UnixListener::bind(path)
+}
+
+/// Nobody is served there any longer.
+pub fn remove_socket(path: &Path) {
+    if let Err(e) = std::fs::remove_file(path) {
+        warn!(error = %e, path = %path.display(), "failed to remove the socket file");
+    }
 }
 
 fn single_threaded() -> io::Result<Runtime> {
@@ -181,11 +274,7 @@ pub fn serve(
     });
     stop.send_replace(true);
     drop(runtime);
-    for path in sockets {
-        if let Err(e) = std::fs::remove_file(&path) {
-            warn!(error = %e, path = %path.display(), "failed to remove the socket file");
-        }
-    }
+    sockets.iter().for_each(|path| remove_socket(path));
     for thread in threads {
         thread.join().map_err(|_| Fatal::new("a network thread panicked"))?;
     }

@@ -11,7 +11,7 @@ use super::Shared;
 use super::Ticket;
 use super::readers::{Job, Readers};
 use server::member::Outcome;
-use server::{Request, read};
+use server::{Request, Who, access, read};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
@@ -32,6 +32,7 @@ pub enum Delivery {
     /// A read that the newest published state may answer.
     Read {
         ticket: Ticket,
+        who: Who,
         request: Request,
     },
 }
@@ -63,9 +64,9 @@ impl Post {
     }
 
     /// Keeps a read; `None` when it has no network thread to run on.
-    pub fn read(&mut self, ticket: Ticket, request: Request) -> Option<(Ticket, Request)> {
-        let Ticket::Unary { home, .. } = &ticket else { return Some((ticket, request)) };
-        self.put(*home, Delivery::Read { ticket, request });
+    pub fn read(&mut self, ticket: Ticket, who: Who, request: Request) -> Option<(Ticket, Who, Request)> {
+        let Ticket::Unary { home, .. } = &ticket else { return Some((ticket, who, request)) };
+        self.put(*home, Delivery::Read { ticket, who, request });
         None
     }
 
@@ -90,7 +91,7 @@ pub async fn deliver(mut deliveries: Deliveries, shared: Arc<Shared>, readers: R
             match delivery {
                 // A caller that went away is fine.
                 Delivery::Answer { out, result } => drop(out.send(result)),
-                Delivery::Read { ticket, request } => run(&shared, &readers, ticket, request),
+                Delivery::Read { ticket, who, request } => run(&shared, &readers, ticket, who, request),
             }
             if n % BATCH_MAX == BATCH_MAX - 1 {
                 tokio::task::yield_now().await;
@@ -100,14 +101,17 @@ pub async fn deliver(mut deliveries: Deliveries, shared: Arc<Shared>, readers: R
 }
 
 /// Runs a read here if it is quick, else on a reader.
-pub fn run(shared: &Shared, readers: &Readers, ticket: Ticket, request: Request) {
+pub fn run(shared: &Shared, readers: &Readers, ticket: Ticket, who: Who, request: Request) {
     shared.calls.count();
     let applied = shared.applied.load();
+    if let Err(e) = access::check_read(&who, &request, &applied) {
+        return ticket.answer(Err(e));
+    }
     match read::quick(&applied, &request) {
         Some(Ok(response)) => ticket.answer(Ok(response)),
         Some(Err(store::Error::Refused(e))) => ticket.answer(Err(e)),
         Some(Err(store::Error::Fatal(text))) => super::core::die(&server::Fatal::new(text)),
-        None => readers.run(Job::Read { ticket, request }),
+        None => readers.run(Job::Read { ticket, who, request }),
     }
 }
 
@@ -149,7 +153,7 @@ mod tests {
         let (mut post, _deliveries) = channels(1);
         let (out, _chunks) = mpsc::channel(1);
         let request = Request::Range(Default::default());
-        assert!(post.read(Ticket::Chunks(out), request.clone()).is_some());
-        assert!(post.read(ticket(0).0, request).is_none());
+        assert!(post.read(Ticket::Chunks(out), Who::Stranger, request.clone()).is_some());
+        assert!(post.read(ticket(0).0, Who::Stranger, request).is_none());
     }
 }

@@ -9,7 +9,7 @@ use super::courtesy::Courtesy;
 use super::{Chunks, Image, Shared, Ticket, background, core::die};
 use api::pb::etcdserverpb as pb;
 use crossbeam_channel::{Sender, TrySendError, bounded};
-use server::{Request, Response, read};
+use server::{Request, Response, Who, access, read};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,7 +34,7 @@ const STALL_PACE: Duration = Duration::from_millis(2);
 /// One read.
 #[derive(Debug)]
 pub enum Job {
-    Read { ticket: Ticket, request: Request },
+    Read { ticket: Ticket, who: Who, request: Request },
     Snapshot { ticket: Ticket },
     History { job: HistoryJob, reply: super::hub::Feed },
 }
@@ -138,10 +138,11 @@ fn work(shared: &Shared, job: Job, courtesy: &Courtesy) {
     let applied = shared.applied.load_full();
     let pace: Pace<'_> = &|bytes| courtesy.step(bytes);
     match job {
-        Job::Read { ticket: Ticket::Chunks(out), request: Request::Range(request) } => {
-            range_stream(&applied, shared.max_request_bytes, &request, &out, pace);
+        Job::Read { ticket: Ticket::Chunks(out), who, request: Request::Range(request) } => {
+            range_stream(shared, &applied, &who, request, &out, pace);
         }
-        Job::Read { ticket, request } => match read::run(&applied, request, pace) {
+        // The state may be another than the one that was asked before.
+        Job::Read { ticket, who, request } => match checked(&applied, &who, request, pace) {
             Ok(response) => ticket.answer(Ok(response.encode_if_large(pace))),
             Err(Error::Refused(e)) => ticket.answer(Err(e)),
             Err(Error::Fatal(text)) => die(&server::Fatal::new(text)),
@@ -159,14 +160,23 @@ fn work(shared: &Shared, job: Job, courtesy: &Courtesy) {
     }
 }
 
+fn checked(applied: &Applied, who: &Who, request: Request, pace: Pace<'_>) -> Result<Response, Error> {
+    access::check_read(who, &request, applied)?;
+    read::run(applied, request, pace)
+}
+
 fn range_stream(
+    shared: &Shared,
     applied: &Arc<Applied>,
-    max_request_bytes: usize,
-    request: &pb::RangeRequest,
+    who: &Who,
+    request: pb::RangeRequest,
     out: &Chunks,
     pace: Pace<'_>,
 ) {
-    let mut stream = match applied.range_stream(request, max_request_bytes) {
+    let stream = applied.range_stream(&request, shared.max_request_bytes);
+    let stream =
+        stream.and_then(|stream| Ok(access::check_read(who, &Request::Range(request), applied).map(|()| stream)?));
+    let mut stream = match stream {
         Ok(stream) => stream,
         Err(Error::Refused(e)) => {
             send(out, Err(e));
@@ -178,7 +188,7 @@ fn range_stream(
         failpoint::point!("beforeRangeStreamChunk");
         match stream.next_chunk(pace) {
             Ok(None) => {
-                send(out, Ok(None));
+                send(out, unchanged(shared, applied, who).map(|()| None));
                 return;
             }
             Ok(Some(chunk)) => {
@@ -194,6 +204,11 @@ fn range_stream(
             Err(Error::Fatal(text)) => die(&server::Fatal::new(text)),
         }
     }
+}
+
+/// As etcd, a stream that took longer than users and roles stayed the same ends with an error, complete as it is.
+fn unchanged(shared: &Shared, applied: &Applied, who: &Who) -> Result<(), api::Error> {
+    access::check_revision(&who.claim(applied.auth())?, shared.applied.load().auth())
 }
 
 fn snapshot(applied: &Applied, out: &Image, pace: Pace<'_>) {
@@ -230,6 +245,7 @@ impl Ticket {
     pub fn answer(self, result: Result<Response, api::Error>) {
         match (self, result) {
             (Ticket::Unary { out, .. }, result) => drop(out.send(result)),
+            (Ticket::Then(then), result) => (then.0)(result),
             (Ticket::Chunks(out), Err(e)) => drop(out.try_send(Err(e))),
             (Ticket::Image(out), Err(e)) => drop(out.try_send(Err(e))),
             (Ticket::Chunks(_) | Ticket::Image(_), Ok(_)) => {}

@@ -1,16 +1,21 @@
 //! Bringing one member up and down: from a checked configuration to threads and sockets, and back.
 
+use super::auth::Auth;
+use super::corruption::{self, Checker};
 use super::courtesy::Calls;
-use super::{Clock, Shared, background, core, door::Door, hub, net, post, readers::Readers};
-use crate::config::{self, Config, gates::Gate};
+use super::first_election::FirstElection;
+use super::{Clock, Shared, background, core, door::Door, hub, join, net, peers, post, readers::Readers, spawn};
+use super::{forward::Forwarder, log::Log};
+use crate::config::{Config, Url, gates::Gate};
 use arc_swap::ArcSwap;
 use crossbeam_channel::bounded;
 use disk::RealDisk;
-use server::member::{BootConfig, InitialMember};
+use rpc::peer::Identity;
+use server::member::{Beginning, BootConfig};
 use server::{Fatal, Member};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::{Duration, SystemTime};
 use store::watch::Hub;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -36,8 +41,15 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
     let clock = Clock::start();
     let connections = net::connections_allowed()?;
     let listeners = net::bind_all(config)?;
-    let boot = boot_config(config, clock)?;
-    let (mut member, warnings) = Member::boot(boot)?;
+    let had_log = crate::config::has_log(config);
+    let reserved = net::reserve_peers(config)?;
+    let (beginning, remotes) = match join::start(config) {
+        Ok(start) => (Ok(start.beginning), start.remotes),
+        Err(why) => (Err(why), Vec::new()),
+    };
+    let peer_listeners = net::listen_to_peers(reserved)?;
+    let boot = boot_config(config, beginning, clock)?;
+    let (mut member, log, warnings) = Member::boot(boot)?;
     for warning in warnings {
         warn!("{warning}");
     }
@@ -49,6 +61,11 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
         "local-server-version" = api::version::SERVER,
         "starting etcd server"
     );
+    let timeout = Duration::from_secs(5) + 2 * Duration::from_millis(config.election_timeout);
+    let checker = Checker::new(identity, timeout)?;
+    if config.enabled(Gate::InitialCorruptCheck) && had_log {
+        checker.check_before_start(member.applied())?;
+    }
     let mut early = Vec::new();
     member.take_outputs(&mut early);
 
@@ -56,16 +73,20 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
     let shared = Arc::new(Shared {
         applied: ArcSwap::from(member.applied().clone()),
         leader: watch::Sender::new(member.leader() != 0),
+        leader_id: AtomicU64::new(member.leader()),
+        learner: AtomicBool::new(member.is_learner()),
         healthy: watch::Sender::new(true),
         serving: AtomicBool::new(false),
         calls: Calls::default(),
+        auth: Auth::new(config, clock, timeout)?,
         max_request_bytes,
         progress_interval_ms: millis(config.progress_interval()),
     });
     let (inbox, queue) = bounded(INBOX_MAX);
     let (jobs, job_queue) = bounded(2);
     let (feed, streams, hub_queue) = hub::channel();
-    let readers = Readers::start(READER_THREADS, &shared).map_err(|e| thread(&e))?;
+    let readers =
+        Readers::start(READER_THREADS, &shared).map_err(|e| Fatal::new(format!("cannot start a thread: {e}")))?;
     let hub_config = store::watch::Config {
         member_id: identity.0,
         cluster_id: identity.1,
@@ -85,10 +106,30 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
     );
     spawn("watch-hub", move || runner.run())?;
     let (done, seen) = (inbox.clone(), shared.clone());
-    background("checkpointer".into(), move || core::checkpointer(&job_queue, &done, seen)).map_err(|e| thread(&e))?;
+    background("checkpointer".into(), move || core::checkpointer(&job_queue, &done, seen))
+        .map_err(|e| Fatal::new(format!("cannot start a thread: {e}")))?;
     let (post, deliveries) = post::channels(net::threads());
+    let peer_identity =
+        Identity { member: identity.0, cluster: identity.1, urls: peers::texts(&config.initial_advertise_peer_urls) };
+    let snap_dir = config.data_path().join("member/snap");
+    let (peer_door, mut peers) =
+        peers::channel(inbox.clone(), shared.clone(), readers.clone(), peer_identity, snap_dir);
+    let transport = net::serve_peers(config, peer_listeners, Arc::new(peer_door))?;
+    for remote in remotes.iter().filter(|m| m.id != identity.0) {
+        transport.add_remote(remote.id, &remote.peer_urls).map_err(Fatal::new)?;
+    }
+    peers.attach(transport, member.applied());
+    let mut log = Log::new(log);
+    if member.has_peers() {
+        log.part(&inbox)?;
+    }
+    corruption::start(config, checker, &shared, &inbox)?;
     let core = core::Core {
         member,
+        log,
+        peers,
+        forwarder: Forwarder::start(shared.clone(), timeout)?,
+        own: inbox.clone(),
         inbox: queue,
         shared: shared.clone(),
         readers: readers.clone(),
@@ -96,6 +137,8 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
         hub: feed,
         checkpointer: jobs,
         clock,
+        first_election: FirstElection::new(config.initial_election_tick_advance, clock.now_ms()),
+        hand_over_ms: config.election_timeout,
     };
     let core = spawn("core", move || core.run(early))?;
 
@@ -111,10 +154,12 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
     // The core may be gone already; then there is nothing left to stop.
     drop(inbox.send(core::Message::Stop));
     core.join().map_err(|_| Fatal::new("the core's thread panicked"))?;
+    let sockets = config.listen_peer_urls.iter().filter_map(Url::socket_path);
+    sockets.for_each(|path| net::remove_socket(path.as_ref()));
     Ok(signal)
 }
 
-fn boot_config(config: &Config, clock: Clock) -> Result<BootConfig, Fatal> {
+fn boot_config(config: &Config, initial: Result<Beginning, String>, clock: Clock) -> Result<BootConfig, Fatal> {
     let data_dir = config.data_path();
     let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let wall_ms = millis(wall.map_err(|e| Fatal::new(format!("the system's clock is before 1970: {e}")))?);
@@ -132,6 +177,7 @@ fn boot_config(config: &Config, clock: Clock) -> Result<BootConfig, Fatal> {
             page_size: u32::try_from(rustix::param::page_size()).ok(),
             quota_bytes: config.quota_bytes(),
             min_lease_ttl: config.min_lease_ttl(),
+            max_learners: usize::try_from(config.max_learners).unwrap_or(0),
             lease_checkpoint_persist: config.enabled(Gate::LeaseCheckpointPersist),
         },
         member: server::member::Config {
@@ -139,6 +185,7 @@ fn boot_config(config: &Config, clock: Clock) -> Result<BootConfig, Fatal> {
             client_urls: config.advertise_client_urls.iter().map(ToString::to_string).collect(),
             tick_ms: config.heartbeat_interval,
             election_ticks: config.election_timeout / config.heartbeat_interval,
+            pre_vote: config.pre_vote,
             seed: u64::from_le_bytes(seed),
             snapshot_count: config.snapshot_count,
             catchup_entries: config.snapshot_catchup_entries,
@@ -150,39 +197,20 @@ fn boot_config(config: &Config, clock: Clock) -> Result<BootConfig, Fatal> {
             auto_compaction: config.auto_compaction().map_err(Fatal::new)?,
             compaction_batch: config.compaction_batch(),
             compaction_sleep_ms: millis(config.compaction_sleep()),
+            alone: false,
+            strict_reconfig_check: config.strict_reconfig_check,
             lease_checkpoint: config.enabled(Gate::LeaseCheckpoint),
             checkpoint_bytes: CHECKPOINT_BYTES,
             checkpoint_ms: CHECKPOINT_MS,
             unwritten_bytes: UNWRITTEN_BYTES,
         },
-        initial: initial(config),
+        initial,
+        force_new_cluster: config.force_new_cluster.then(|| peers::texts(&config.initial_advertise_peer_urls)),
         now_ms: clock.now_ms(),
         wall_ms,
     })
 }
 
-/// Whom `--initial-cluster` and its sisters found; they count for a new log only.
-fn initial(config: &Config) -> Result<InitialMember, String> {
-    if config.initial_cluster_state == "existing" {
-        return Err(
-            "--initial-cluster-state=existing, but the data directory is empty, and this release of oxetcd can't \
-                    join another member's cluster yet: found one with 'new', or run Go etcd"
-                .into(),
-        );
-    }
-    let peer_urls = config::local_member(config)?;
-    let id = config::initial_member_id(&peer_urls, &config.initial_cluster_token);
-    Ok(InitialMember { cluster_id: config::cluster_id(&[id]), id, name: config.name.clone(), peer_urls })
-}
-
 fn millis(d: std::time::Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn thread(e: &std::io::Error) -> Fatal {
-    Fatal::new(format!("cannot start a thread: {e}"))
-}
-
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>, Fatal> {
-    std::thread::Builder::new().name(name.into()).spawn(work).map_err(|e| thread(&e))
 }

@@ -8,7 +8,7 @@ mod json;
 mod simple;
 
 use api::pb::etcdserverpb as pb;
-use etcdutl::cobra::{Exit, Parsed};
+use cobra::{Exit, Parsed};
 use prost::Message as _;
 use std::io::Write as _;
 use std::time::Duration;

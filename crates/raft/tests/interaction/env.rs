@@ -184,8 +184,8 @@ impl Env {
     }
 
     fn compact(&mut self, id: u64, index: u64) {
-        self.node(id).disk.compact_behind(index, 0);
-        self.node(id).raw.storage_mut().compact_behind(index, 0);
+        self.node(id).disk.compact_behind(index, 0, usize::MAX);
+        self.node(id).raw.storage_mut().compact_behind(index, 0, usize::MAX);
         self.raft_log(id);
     }
 

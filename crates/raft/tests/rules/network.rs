@@ -368,7 +368,7 @@ impl World {
         disk.entries.drain(..(index - disk.base()) as usize);
         disk.snapshot = snapshot.clone();
         node.raw.storage_mut().set_snapshot(snapshot);
-        node.raw.storage_mut().compact_behind(index, keep);
+        node.raw.storage_mut().compact_behind(index, keep, usize::MAX);
     }
 
     fn change_members(&mut self, id: u64) {

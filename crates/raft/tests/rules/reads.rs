@@ -102,6 +102,18 @@ fn a_read_before_the_first_commit_of_the_term_waits_for_it() {
 }
 
 #[test]
+fn reads_that_waited_for_the_first_commit_are_confirmed_by_one_round_of_heartbeats() {
+    let mut raw = voters(&[1, 2, 3]).terms(&[1]).leading();
+    (0..1000).for_each(|_| raw.read_index("early".into()));
+    let acked = ack(&raw, 2, 2);
+    let mut sent = only(&step(&mut raw, acked), MessageType::MsgHeartbeat);
+    assert_eq!(sent.len(), 2, "one to each follower");
+    let answer = Message { context: sent.remove(0).context, ..beat(&raw, 2) };
+    raw.step(answer).expect("not refused");
+    assert_eq!(confirmed(&mut raw), vec![state(2, "early"); 1000]);
+}
+
+#[test]
 fn the_only_voter_too_waits_for_its_first_commit_of_the_term() {
     let mut raw = voters(&[1]).terms(&[1]).build();
     raw.campaign();

@@ -170,7 +170,7 @@ fn an_unreachable_follower_is_probed() {
 fn awaiting_snapshot() -> raft::RawNode {
     let mut raw = voters(&[1, 2, 3]).terms(&[1, 1, 1, 1, 1]).commit(5).leading();
     raw.storage_mut().set_snapshot(snapshot(1, 3, &[1, 2, 3]));
-    raw.storage_mut().compact_behind(3, 0);
+    raw.storage_mut().compact_behind(3, 0, usize::MAX);
     let rejection = Message { index: 5, reject: true, ..ack(&raw, 2, 0) };
     let sent = step(&mut raw, rejection);
     assert_eq!(sent[0].kind, MessageType::MsgSnap);
@@ -203,7 +203,7 @@ fn a_reported_snapshot_leads_to_a_probe_behind_it_or_if_it_failed_behind_what_wa
 fn no_snapshot_is_sent_to_a_follower_that_was_not_heard_of_or_from_which_the_log_can_not_go_on() {
     let mut raw = voters(&[1, 2, 3]).terms(&[1, 1, 1]).commit(3).leading();
     raw.storage_mut().set_snapshot(snapshot(1, 2, &[1, 2, 3]));
-    raw.storage_mut().compact_behind(3, 0);
+    raw.storage_mut().compact_behind(3, 0, usize::MAX);
     let rejection = Message { index: 3, reject: true, ..ack(&raw, 2, 0) };
     assert_eq!(step(&mut raw, rejection), [], "the snapshot at 2 is behind the log");
     raw.storage_mut().set_snapshot(snapshot(1, 3, &[1, 2, 3]));

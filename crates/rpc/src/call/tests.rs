@@ -3,6 +3,7 @@
 use super::*;
 use crate::backend::{Pieces, Told, WatchStream};
 use crate::dispatch::Door;
+use crate::methods::Access;
 use crate::serve::Limits;
 use crate::services::Services;
 use api::pb::etcdserverpb as pb;
@@ -82,6 +83,10 @@ impl Member for Fake {
 
     fn serving(&self) -> watch::Receiver<bool> {
         self.leader.subscribe()
+    }
+
+    fn is_learner(&self) -> bool {
+        false
     }
 
     fn versions(&self) -> (String, String) {
@@ -407,5 +412,21 @@ async fn unknown_names_are_refused_in_grpc_gos_words() {
         ("/x/etcdserverpb.KV/Range", "unknown service x/etcdserverpb.KV"),
     ] {
         assert_eq!(server.told(path, &key(1)).await, ("12".to_owned(), text.to_owned()));
+    }
+}
+
+/// GHSA-q8m4-xhhv-38mg: calls were open because their handlers did not ask.
+#[test]
+fn only_health_is_open_and_only_recipes_leave_it_to_their_calls() {
+    for service in crate::methods::Service::<Fake>::ALL {
+        for method in service.methods {
+            let expected = match service.name {
+                "grpc.health.v1.Health" => Access::Open,
+                "v3lockpb.Lock" | "v3electionpb.Election" => Access::Calls,
+                "etcdserverpb.Watch" => Access::Watches,
+                _ => Access::Table,
+            };
+            assert_eq!(method.access, expected, "{}/{}", service.name, method.name);
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! Admission: what a request must satisfy before it is proposed or read (reference/errors.md section 2, rules 7–9).
 
 use super::{Internal, Member, Output, Reading, Waiter, request_timeout_ms};
-use crate::{Request, Response};
+use crate::{Request, Response, Who, access};
 use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
 use prost::Message as _;
+use store::auth::Claim;
 use store::validate;
 
 /// Committed but not applied entries beyond which proposals are refused (etcd `maxGapBetweenApplyAndCommitIndex`).
@@ -24,76 +25,109 @@ fn nesting(r: &pb::TxnRequest) -> usize {
 }
 
 impl<T> Member<T> {
-    /// Takes a request. Its answer leaves as an [`Output`] with the ticket.
+    /// Takes a request of the member's own. Its answer leaves as an [`Output`] with the ticket.
     pub fn call(&mut self, now_ms: u64, ticket: T, request: Request) {
+        self.call_as(now_ms, ticket, &Who::Member, request);
+    }
+
+    /// Takes a request. Its answer leaves as an [`Output`] with the ticket; of a database snapshot an
+    /// [`Output::Snapshot`], once the page store is up to date.
+    pub fn call_as(&mut self, now_ms: u64, ticket: T, who: &Who, request: Request) {
         self.now_ms = self.now_ms.max(now_ms);
         if self.stopping {
             return self.reply(ticket, Err(api::Error::Stopped));
         }
-        if let Err((ticket, e)) = self.admit(ticket, request) {
+        if let Err((ticket, e)) = self.admit(ticket, who, request) {
             self.reply(ticket, Err(e));
         }
     }
 
-    /// A database snapshot was asked for: [`Output::Snapshot`] follows once the page store is up to date.
-    pub fn call_snapshot(&mut self, ticket: T) {
-        self.checkpointing.snapshots.push(ticket);
-    }
-
-    fn admit(&mut self, ticket: T, request: Request) -> Result<(), (T, api::Error)> {
+    fn admit(&mut self, ticket: T, who: &Who, request: Request) -> Result<(), (T, api::Error)> {
+        if let Err(e) = access::check_admission(who, &request, &self.applied) {
+            return Err((ticket, e));
+        }
         match request {
             Request::Range(r) => match validate::check_range(&r) {
                 Err(e) => Err((ticket, e)),
-                Ok(()) if r.serializable => self.read_now(ticket, Request::Range(r)),
-                Ok(()) => self.read(ticket, Request::Range(r)),
+                Ok(()) if r.serializable => self.read_now(ticket, who, Request::Range(r)),
+                Ok(()) if self.is_learner() => Err((ticket, api::Error::NotSupportedForLearner)),
+                Ok(()) => self.read(ticket, who, Request::Range(r)),
             },
             Request::Put(r) => {
                 let Some(ticket) = self.with_space(ticket, validate::put_cost(&r)) else { return Ok(()) };
                 match validate::check_put(&r) {
                     Err(e) => Err((ticket, e)),
-                    Ok(()) => self.propose(ticket, |q| q.put = Some(r)),
+                    Ok(()) => self.propose(ticket, who, |q| q.put = Some(r)),
                 }
             }
             Request::DeleteRange(r) => match validate::check_delete_range(&r) {
                 Err(e) => Err((ticket, e)),
-                Ok(()) => self.propose(ticket, |q| q.delete_range = Some(r)),
+                Ok(()) => self.propose(ticket, who, |q| q.delete_range = Some(r)),
             },
-            Request::Txn(r) => self.admit_txn(ticket, r),
+            Request::Txn(r) => self.admit_txn(ticket, who, r),
             Request::Compact(r) => {
                 let wrap = if r.physical { Waiter::Physical } else { Waiter::Client };
-                self.propose_with(ticket, wrap, |q| q.compaction = Some(r))
+                self.propose_with(ticket, who, wrap, |q| q.compaction = Some(r))
             }
-            Request::LeaseGrant(r) => self.admit_grant(ticket, r),
-            Request::LeaseRevoke(r) => self.propose(ticket, |q| q.lease_revoke = Some(r)),
-            Request::LeaseKeepAlive(r) => self.keep_alive(ticket, r.id),
-            Request::LeaseTimeToLive(r) => self.time_to_live(ticket, &r),
+            Request::LeaseGrant(r) => self.admit_grant(ticket, who, r),
+            Request::LeaseRevoke(r) => self.propose(ticket, who, |q| q.lease_revoke = Some(r)),
+            Request::LeaseKeepAlive(_) | Request::LeaseTimeToLive(_) => self.ask_lessor(ticket, who, request),
             Request::LeaseLeases(_) => self.list_leases(ticket),
-            Request::Alarm(r) => self.propose(ticket, |q| q.alarm = Some(r)),
+            Request::Alarm(r) => self.propose(ticket, who, |q| q.alarm = Some(r)),
             Request::Status(_) => self.status(ticket),
             Request::Defragment(_) => {
                 self.checkpointing.defragments.push(ticket);
                 Ok(())
             }
-            Request::Hash(_) | Request::HashKv(_) => self.read_now(ticket, request),
-            Request::MoveLeader(r) => self.move_leader(ticket, r.target_id),
-            Request::Downgrade(r) => self.downgrade(ticket, r),
-            Request::MemberList(ref r) if r.linearizable => self.read(ticket, request),
-            Request::MemberList(_) => self.read_now(ticket, request),
-            Request::MemberAdd(_) | Request::MemberRemove(_) | Request::MemberUpdate(_) | Request::MemberPromote(_) => {
-                let text = "oxetcd: this release serves clusters of one member; it can't change membership yet";
-                Err((ticket, api::Error::Coded(api::Code::Unimplemented, text.into())))
+            Request::Snapshot(_) => {
+                self.checkpointing.snapshots.push(ticket);
+                Ok(())
             }
+            Request::Hash(_) | Request::HashKv(_) => self.read_now(ticket, who, request),
+            Request::MoveLeader(r) => self.move_leader(ticket, r.target_id),
+            Request::Downgrade(r) => self.downgrade(ticket, who, r),
+            Request::MemberList(ref r) if r.linearizable => self.read(ticket, who, request),
+            Request::MemberList(_) => self.read_now(ticket, who, request),
+            Request::MemberAdd(_) | Request::MemberRemove(_) | Request::MemberUpdate(_) | Request::MemberPromote(_) => {
+                self.change_membership(ticket, who, request)
+            }
+            Request::AssignToken(r) => self.propose(ticket, &Who::Stranger, |q| q.authenticate = Some(r)),
+            Request::Authenticate(_) => Err((ticket, api::Error::Other("a password came to the log's door".into()))),
+            other => self.admit_auth(ticket, who, other),
         }
     }
 
-    fn admit_txn(&mut self, ticket: T, r: pb::TxnRequest) -> Result<(), (T, api::Error)> {
+    /// Users and roles: all through the log.
+    fn admit_auth(&mut self, ticket: T, who: &Who, request: Request) -> Result<(), (T, api::Error)> {
+        match request {
+            Request::AuthEnable(r) => self.propose(ticket, who, |q| q.auth_enable = Some(r)),
+            Request::AuthDisable(r) => self.propose(ticket, who, |q| q.auth_disable = Some(r)),
+            Request::AuthStatus(r) => self.propose(ticket, who, |q| q.auth_status = Some(r)),
+            Request::UserAdd(r) => self.propose(ticket, who, |q| q.auth_user_add = Some(r)),
+            Request::UserGet(r) => self.propose(ticket, who, |q| q.auth_user_get = Some(r)),
+            Request::UserList(r) => self.propose(ticket, who, |q| q.auth_user_list = Some(r)),
+            Request::UserDelete(r) => self.propose(ticket, who, |q| q.auth_user_delete = Some(r)),
+            Request::UserChangePassword(r) => self.propose(ticket, who, |q| q.auth_user_change_password = Some(r)),
+            Request::UserGrantRole(r) => self.propose(ticket, who, |q| q.auth_user_grant_role = Some(r)),
+            Request::UserRevokeRole(r) => self.propose(ticket, who, |q| q.auth_user_revoke_role = Some(r)),
+            Request::RoleAdd(r) => self.propose(ticket, who, |q| q.auth_role_add = Some(r)),
+            Request::RoleGet(r) => self.propose(ticket, who, |q| q.auth_role_get = Some(r)),
+            Request::RoleList(r) => self.propose(ticket, who, |q| q.auth_role_list = Some(r)),
+            Request::RoleDelete(r) => self.propose(ticket, who, |q| q.auth_role_delete = Some(r)),
+            Request::RoleGrantPermission(r) => self.propose(ticket, who, |q| q.auth_role_grant_permission = Some(r)),
+            Request::RoleRevokePermission(r) => self.propose(ticket, who, |q| q.auth_role_revoke_permission = Some(r)),
+            _ => Err((ticket, api::Error::Other("not a request of users and roles".into()))),
+        }
+    }
+
+    fn admit_txn(&mut self, ticket: T, who: &Who, r: pb::TxnRequest) -> Result<(), (T, api::Error)> {
         if validate::is_read_only(&r) {
             if let Err(e) = validate::check_txn(&r, self.config.max_txn_ops) {
                 return Err((ticket, e));
             }
             return match validate::is_serializable(&r) {
-                true => self.read_now(ticket, Request::Txn(r)),
-                false => self.read(ticket, Request::Txn(r)),
+                true => self.read_now(ticket, who, Request::Txn(r)),
+                false => self.read(ticket, who, Request::Txn(r)),
             };
         }
         if nesting(&r) > NESTING_MAX {
@@ -102,21 +136,24 @@ impl<T> Member<T> {
         let Some(ticket) = self.with_space(ticket, validate::txn_cost(&r)) else { return Ok(()) };
         match validate::check_txn(&r, self.config.max_txn_ops) {
             Err(e) => Err((ticket, e)),
-            Ok(()) => self.propose(ticket, |q| q.txn = Some(r)),
+            Ok(()) => self.propose(ticket, who, |q| q.txn = Some(r)),
         }
     }
 
-    fn admit_grant(&mut self, ticket: T, mut r: pb::LeaseGrantRequest) -> Result<(), (T, api::Error)> {
+    fn admit_grant(&mut self, ticket: T, who: &Who, mut r: pb::LeaseGrantRequest) -> Result<(), (T, api::Error)> {
         let Some(ticket) = self.with_space(ticket, validate::LEASE_GRANT_COST) else { return Ok(()) };
+        if let Err(e) = access::check_user(who, &self.applied) {
+            return Err((ticket, e));
+        }
         while r.id == 0 {
             r.id = i64::try_from(self.ids.draw() & 0x7fff_ffff_ffff_ffff).expect("the top bit is clear");
         }
-        self.propose(ticket, |q| q.lease_grant = Some(r))
+        self.propose(ticket, who, |q| q.lease_grant = Some(r))
     }
 
     /// Goes on with a request that takes space, if there is any. A full disk is no alarm: it ends by itself.
     fn with_space(&mut self, ticket: T, cost: i64) -> Option<T> {
-        if cost > 0 && !self.log.has_room() {
+        if cost > 0 && !self.has_room() {
             self.reply(ticket, Err(api::Error::NoSpace));
             return None;
         }
@@ -145,18 +182,27 @@ impl<T> Member<T> {
         }
     }
 
+    /// A member's data differs from the others'; 0 when it is not known whose does.
+    pub fn raise_corrupt(&mut self, member_id: u64) {
+        let (action, alarm) = (pb::alarm_request::AlarmAction::Activate, pb::AlarmType::Corrupt);
+        let alarm = pb::AlarmRequest { action: action as i32, member_id, alarm: alarm as i32 };
+        self.propose_internal(Internal::Alarm, |q| q.alarm = Some(alarm));
+    }
+
     /// Proposes on behalf of a client.
     pub(super) fn propose(
         &mut self,
         ticket: T,
+        who: &Who,
         fill: impl FnOnce(&mut pb::InternalRaftRequest),
     ) -> Result<(), (T, api::Error)> {
-        self.propose_with(ticket, Waiter::Client, fill)
+        self.propose_with(ticket, who, Waiter::Client, fill)
     }
 
     fn propose_with(
         &mut self,
         ticket: T,
+        who: &Who,
         wrap: fn(T) -> Waiter<T>,
         fill: impl FnOnce(&mut pb::InternalRaftRequest),
     ) -> Result<(), (T, api::Error)> {
@@ -164,10 +210,16 @@ impl<T> Member<T> {
         if status.hard_state.commit.saturating_sub(status.applied) > APPLY_GAP_MAX {
             return Err((ticket, api::Error::RequestTooManyRequests));
         }
-        if self.store.unwritten_bytes() > self.config.unwritten_bytes {
+        // A majority whose disks stall, or a page store that does: what waits for them is held in memory.
+        let uncommitted = usize::try_from(self.raft.uncommitted_bytes()).unwrap_or(usize::MAX);
+        if self.store.unwritten_bytes().max(uncommitted) > self.config.unwritten_bytes {
             return Err((ticket, api::Error::RequestTooManyRequests));
         }
-        let (id, data) = self.encode(fill);
+        let claim = match who.claim(self.applied.auth()) {
+            Ok(claim) => claim,
+            Err(e) => return Err((ticket, e)),
+        };
+        let (id, data) = self.encode(claim, fill);
         if data.len() > self.config.max_request_bytes {
             return Err((ticket, api::Error::RequestTooLarge));
         }
@@ -181,14 +233,24 @@ impl<T> Member<T> {
     }
 
     pub(super) fn propose_as(&mut self, waiter: Waiter<T>, fill: impl FnOnce(&mut pb::InternalRaftRequest)) {
-        let (id, data) = self.encode(fill);
+        self.propose_claiming(Claim::default(), waiter, fill);
+    }
+
+    /// As root, or as nobody: what a member proposes itself is not checked at apply, but for revocations.
+    pub(super) fn propose_claiming(
+        &mut self,
+        claim: Claim,
+        waiter: Waiter<T>,
+        fill: impl FnOnce(&mut pb::InternalRaftRequest),
+    ) {
+        let (id, data) = self.encode(claim, fill);
         self.submit(id, data, waiter);
     }
 
-    fn encode(&mut self, fill: impl FnOnce(&mut pb::InternalRaftRequest)) -> (u64, Bytes) {
+    fn encode(&mut self, claim: Claim, fill: impl FnOnce(&mut pb::InternalRaftRequest)) -> (u64, Bytes) {
         let id = self.ids.draw();
         let mut request = pb::InternalRaftRequest {
-            header: Some(pb::RequestHeader { id, ..pb::RequestHeader::default() }),
+            header: Some(pb::RequestHeader { id, username: claim.user, auth_revision: claim.revision }),
             ..pb::InternalRaftRequest::default()
         };
         fill(&mut request);
@@ -199,12 +261,19 @@ impl<T> Member<T> {
         self.pending.insert(id, waiter, self.now_ms + request_timeout_ms(&self.config));
         if self.raft.leader() == 0 {
             // etcd's raft blocks a proposal until a leader is known; its deadline goes on.
-            return self.held.push_back((id, data));
+            self.held.push_back((id, data));
+            if self.is_leaderless() {
+                self.give_up_on_a_leader();
+            }
+            return;
         }
         self.submit_known(id, data);
     }
 
     pub(super) fn submit_known(&mut self, id: u64, data: Bytes) {
+        if failpoint::mutant!("proposalDoubled") {
+            let _again = self.raft.propose(data.clone());
+        }
         if self.raft.propose(data).is_err()
             && let Some(waiter) = self.pending.take(id)
         {
@@ -212,25 +281,20 @@ impl<T> Member<T> {
         }
     }
 
-    fn read_now(&mut self, ticket: T, request: Request) -> Result<(), (T, api::Error)> {
-        self.out.push(Output::Read { ticket, request });
+    fn read_now(&mut self, ticket: T, who: &Who, request: Request) -> Result<(), (T, api::Error)> {
+        self.out.push(Output::Read { ticket, who: who.clone(), request });
         Ok(())
     }
 
-    fn read(&mut self, ticket: T, request: Request) -> Result<(), (T, api::Error)> {
+    pub(super) fn read(&mut self, ticket: T, who: &Who, request: Request) -> Result<(), (T, api::Error)> {
+        if self.is_leaderless() {
+            return Err((ticket, api::Error::NoLeader));
+        }
+        if failpoint::mutant!("readAtOnce") && matches!(request, Request::Range(_) | Request::Txn(_)) {
+            return self.read_now(ticket, who, request);
+        }
         let deadline_ms = self.now_ms + request_timeout_ms(&self.config);
-        self.reads_waiting.push(Reading { ticket, request, deadline_ms });
-        Ok(())
-    }
-
-    fn move_leader(&mut self, ticket: T, target: u64) -> Result<(), (T, api::Error)> {
-        if self.raft.leader() != self.member_id {
-            return Err((ticket, api::Error::NotLeader));
-        }
-        if target != self.member_id {
-            return Err((ticket, api::Error::BadLeaderTransferee));
-        }
-        self.reply(ticket, Ok(Response::MoveLeader(pb::MoveLeaderResponse::default())));
+        self.reads_waiting.push(Reading { ticket, who: who.clone(), request, deadline_ms });
         Ok(())
     }
 
@@ -255,7 +319,7 @@ impl<T> Member<T> {
             raft_applied_index: applied.index(),
             errors,
             db_size_in_use: self.store.size_in_use(),
-            is_learner: false,
+            is_learner: self.is_learner(),
             storage_version: applied.storage_version().unwrap_or_default().to_owned(),
             db_size_quota: self.config.quota_bytes,
             downgrade_info: Some(pb::DowngradeInfo {

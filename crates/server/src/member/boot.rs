@@ -5,10 +5,9 @@
 //! the bucket `members` already holds what they did.
 
 use super::checkpoint::Checkpointing;
-use super::{Config, Member, leases, replies, versions};
+use super::{Config, Member, force, install, leases, membership, peers, replies, versions};
 use crate::autocompact::AutoCompactor;
-use crate::log_writer::LogWriter;
-use crate::{Fatal, IdGenerator, Layout};
+use crate::{Fatal, IdGenerator, Layout, LogWriter};
 use api::pb::etcdserverpb::Metadata;
 use api::raft::{ConfChange, ConfChangeKind, ConfState, Entry, EntryKind, HardState, Snapshot, SnapshotMetadata};
 use bytes::Bytes;
@@ -23,12 +22,21 @@ use wal::snap::Snapshotter;
 use wal::{Opening, Replay, Wal, WalOptions, WalSnapshot};
 
 /// A member of a new cluster, as `--initial-cluster` names it.
-#[derive(Clone, Debug)]
-pub struct InitialMember {
-    pub cluster_id: u64,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Founder {
     pub id: u64,
     pub name: String,
     pub peer_urls: Vec<String>,
+}
+
+/// How a new log begins, and whose it is.
+#[derive(Clone, Debug, Default)]
+pub struct Beginning {
+    pub cluster_id: u64,
+    pub id: u64,
+    /// Who founds the cluster, all of them, this member too. Empty: it joins one that exists, whose leader tells it
+    /// everything.
+    pub founders: Vec<Founder>,
 }
 
 /// What a member needs to come up.
@@ -40,7 +48,9 @@ pub struct BootConfig {
     pub store: store::Options,
     pub member: Config,
     /// Who a new log is made for, or what is wrong with the flags that say so; an old log knows who it is.
-    pub initial: Result<InitialMember, String>,
+    pub initial: Result<Beginning, String>,
+    /// An old log's member goes on alone (see `force`); with the peer URLs it has in case its log does not know it.
+    pub force_new_cluster: Option<Vec<String>>,
     /// Driver's clock, ms; wall clock, ms since the epoch.
     pub now_ms: u64,
     pub wall_ms: u64,
@@ -55,8 +65,11 @@ struct Opened {
 }
 
 impl<T> Member<T> {
-    /// Opens or creates the member. Answers it with warnings for the log.
-    pub fn boot(boot: BootConfig) -> Result<(Member<T>, Vec<String>), Fatal> {
+    /// Opens or creates the member. Answers it with its log, and with warnings for people.
+    ///
+    /// # Errors
+    /// The flags, the files or the disk: what is wrong and what helps.
+    pub fn boot(boot: BootConfig) -> Result<(Member<T>, LogWriter, Vec<String>), Fatal> {
         let layout = Layout::new(&boot.data_dir, boot.wal_dir.as_deref());
         let known = wal::exists(&boot.disk, &layout.wal);
         if let Ok(false) = known {
@@ -68,7 +81,8 @@ impl<T> Member<T> {
             true => open_existing(&boot, &layout)?,
             false => create_new(&boot, &layout)?,
         };
-        Ok((assemble(boot, opened)?, warnings))
+        let (member, log) = assemble(boot, &layout, opened)?;
+        Ok((member, log, warnings))
     }
 }
 
@@ -79,12 +93,15 @@ fn snapshotter(boot: &BootConfig, layout: &Layout) -> Result<Snapshotter, Fatal>
     Ok(snapshotter)
 }
 
-fn initial(boot: &BootConfig) -> Result<&InitialMember, Fatal> {
+fn initial(boot: &BootConfig) -> Result<&Beginning, Fatal> {
     boot.initial.as_ref().map_err(|why| Fatal::new(why.clone()))
 }
 
 fn create_new(boot: &BootConfig, layout: &Layout) -> Result<Opened, Fatal> {
     let initial = initial(boot)?;
+    if initial.id == 0 {
+        return Err(Fatal::new(format!("{} holds files of a log, but no log: remove them", layout.wal.display())));
+    }
     let store = Store::open(boot.disk.clone(), &layout.db, boot.store.clone())?;
     if store.consistent_index() > 0 {
         return Err(Fatal::new(format!(
@@ -105,20 +122,30 @@ fn create_new(boot: &BootConfig, layout: &Layout) -> Result<Opened, Fatal> {
     Ok(Opened { wal, replay, store, snapshot, snapshotter })
 }
 
-/// As Go's StartNode: one AddNode entry per initial member, term 1, committed from the start.
-fn bootstrap(wal: &mut Wal, replay: &mut Replay, initial: &InitialMember) -> Result<(), Fatal> {
-    replay.entries = vec![bootstrap_entry(initial)?];
-    replay.hard_state = HardState { term: 1, vote: 0, commit: 1 };
+/// As Go's StartNode: one AddNode entry per founder, ascending, term 1, committed from the start: equal logs at all of
+/// them. Who joins begins with nothing.
+fn bootstrap(wal: &mut Wal, replay: &mut Replay, initial: &Beginning) -> Result<(), Fatal> {
+    if initial.founders.is_empty() {
+        return Ok(());
+    }
+    let mut founders: Vec<&Founder> = initial.founders.iter().collect();
+    founders.sort_by_key(|founder| founder.id);
+    replay.entries = (1..).zip(founders).map(|(index, founder)| bootstrap_entry(index, founder)).collect();
+    replay.hard_state = HardState { term: 1, vote: 0, commit: replay.entries.len() as u64 };
     wal.append(&replay.hard_state, &replay.entries)?;
     wal.sync()?;
     Ok(())
 }
 
 /// A crash at the very first start may leave a log without its first hard state: nobody was promised anything, and
-/// without members nobody would ever lead. It is begun again, but only as the cluster that the log was made for.
+/// without members nobody would ever lead. It is begun again, but only as the cluster that the log was made for. Who
+/// joined one waits for its leader.
 fn begin_again(boot: &BootConfig, wal: &mut Wal, replay: &mut Replay) -> Result<(), Fatal> {
     let (node_id, cluster_id) = identity(&replay.metadata)?;
     let initial = initial(boot)?;
+    if initial.founders.is_empty() {
+        return Ok(());
+    }
     if (node_id, cluster_id) != (initial.id, initial.cluster_id) {
         return Err(Fatal::new(format!(
             "the log holds no entries and belongs to member {node_id:x} of cluster {cluster_id:x}, while the flags name \
@@ -136,15 +163,20 @@ fn identity(metadata: &Bytes) -> Result<(u64, u64), Fatal> {
     Ok((metadata.node_id(), metadata.cluster_id()))
 }
 
-fn bootstrap_entry(member: &InitialMember) -> Result<Entry, Fatal> {
-    let context = store::member_json(member.id, &member.peer_urls, &member.name);
-    let change = ConfChange { id: 0, kind: ConfChangeKind::AddNode, node_id: member.id, context: context.into() };
-    Ok(Entry { term: 1, index: 1, kind: EntryKind::ConfChange, data: change.encode().into() })
+fn bootstrap_entry(index: u64, founder: &Founder) -> Entry {
+    let context = store::member_json(founder.id, &founder.peer_urls, &founder.name);
+    let change = ConfChange { id: 0, kind: ConfChangeKind::AddNode, node_id: founder.id, context: context.into() };
+    Entry { term: 1, index, kind: EntryKind::ConfChange, data: change.encode().into() }
 }
 
 fn open_existing(boot: &BootConfig, layout: &Layout) -> Result<Opened, Fatal> {
     let snapshots = wal::valid_snapshots(&boot.disk, &layout.wal)?;
-    let Some(snapshot) = snapshots.last().cloned() else {
+    // Not the last record: one of this member's own may have come behind a newer one of a leader's.
+    let newest = match failpoint::mutant!("olderSnapshotRecorded") {
+        true => snapshots.last(),
+        false => snapshots.iter().max_by_key(|snapshot| snapshot.index),
+    };
+    let Some(snapshot) = newest.cloned() else {
         return Err(Fatal::new(format!(
             "the log in {} has no snapshot record, so it can't be replayed: restore it from a backup",
             layout.wal.display()
@@ -154,9 +186,11 @@ fn open_existing(boot: &BootConfig, layout: &Layout) -> Result<Opened, Fatal> {
         return Err(Fatal::new(format!("database file ({}) of the backend is missing", layout.db.display())));
     }
     // Both are locked and read before anything is changed: who is refused keeps what may be rescued.
-    let store = Store::open(boot.disk.clone(), &layout.db, boot.store.clone())?;
+    let store = open_store(boot, layout, &snapshot)?;
     let (opening, mut replay) = Opening::open(boot.disk.clone(), &layout.wal, &snapshot)?;
-    refuse_other_members(store.conf_state())?;
+    if boot.member.alone {
+        refuse_other_members(store.conf_state())?;
+    }
     check_indexes(layout, &snapshot, &store, &replay)?;
     check_torn(&store, &opening, &replay)?;
     let snapshotter = snapshotter(boot, layout)?;
@@ -164,7 +198,30 @@ fn open_existing(boot: &BootConfig, layout: &Layout) -> Result<Opened, Fatal> {
     if replay.hard_state.is_empty() && snapshot.index == 0 && store.consistent_index() == 0 {
         begin_again(boot, &mut wal, &mut replay)?;
     }
+    if let Some(peer_urls) = &boot.force_new_cluster {
+        let (own, _) = identity(&replay.metadata)?;
+        let (conf, index, removed) = (store.conf_state(), store.consistent_index(), store.is_removed(own));
+        force::new_cluster(&mut wal, &mut replay, &force::Known { own, peer_urls, conf, index, removed })?;
+    }
     Ok(Opened { wal, replay, store, snapshot, snapshotter })
+}
+
+/// Opens the page store. A leader's database may still have to take its place: a crash came in between.
+fn open_store(boot: &BootConfig, layout: &Layout, snapshot: &WalSnapshot) -> Result<Store, Fatal> {
+    let open = || Store::open(boot.disk.clone(), &layout.db, boot.store.clone());
+    let store = open()?;
+    let image = layout.snap.join(install::image_name(snapshot.index));
+    let there = boot.disk.exists(&image).map_err(|e| Fatal::new(format!("{}: {e}", image.display())))?;
+    if store.consistent_index() >= snapshot.index || !there {
+        return Ok(store);
+    }
+    drop(store);
+    install::adopt_image(&files(boot, layout), snapshot.index)?;
+    Ok(open()?)
+}
+
+fn files(boot: &BootConfig, layout: &Layout) -> install::Files {
+    install::Files { disk: boot.disk.clone(), layout: layout.clone(), store: boot.store.clone() }
 }
 
 fn check_indexes(layout: &Layout, snapshot: &WalSnapshot, store: &Store, replay: &Replay) -> Result<(), Fatal> {
@@ -210,7 +267,7 @@ fn check_torn(store: &Store, opening: &Opening, replay: &Replay) -> Result<(), F
     }
 }
 
-fn assemble<T>(boot: BootConfig, opened: Opened) -> Result<Member<T>, Fatal> {
+fn assemble<T>(boot: BootConfig, layout: &Layout, opened: Opened) -> Result<(Member<T>, LogWriter), Fatal> {
     let Opened { wal, replay, mut store, snapshot, snapshotter } = opened;
     let (member_id, cluster_id) = identity(&replay.metadata)?;
     store.set_identity(cluster_id, member_id);
@@ -229,14 +286,18 @@ fn assemble<T>(boot: BootConfig, opened: Opened) -> Result<Member<T>, Fatal> {
         replay.hard_state,
     );
     storage.append(&replay.entries);
+    let files = files(&boot, layout);
     let config = boot.member;
     let raft_config = raft::Config {
         id: member_id,
         election_tick: config.election_ticks as usize,
         heartbeat_tick: 1,
         applied: snapshot.index,
+        // A commit index alone is not synced; a page store that is ahead of it vouches for what it holds.
+        committed: if failpoint::mutant!("commitNotRaised") { 0 } else { applied.index() },
         max_size_per_msg: 1 << 20,
         seed: config.seed,
+        pre_vote: config.pre_vote,
         ..raft::Config::default()
     };
     let raft = RawNode::new(raft_config, storage).map_err(|e| Fatal::new(format!("consensus: {e}")))?;
@@ -244,11 +305,22 @@ fn assemble<T>(boot: BootConfig, opened: Opened) -> Result<Member<T>, Fatal> {
     for (id, lease) in applied.leases() {
         lessor.restore(id, lease.ttl(), lease.remaining_ttl());
     }
+    let mut log = LogWriter::new(wal, replay.hard_state, config.max_wals, snapshotter.clone());
     let mut member = Member {
         member_id,
         cluster_id,
         raft,
-        log: LogWriter::new(wal, replay.hard_state),
+        membership: membership::Membership::default(),
+        wall_offset_ms: boot.wall_ms.saturating_sub(boot.now_ms),
+        messages: Vec::new(),
+        leadership: peers::Leadership::default(),
+        stall: peers::Stall::default(),
+        log_tasks: Vec::new(),
+        logged: VecDeque::new(),
+        files,
+        snapshots: install::Snapshots::default(),
+        log_room: true,
+        store_room: true,
         ids: IdGenerator::new(member_id, boot.wall_ms),
         now_ms: boot.now_ms,
         next_tick_ms: boot.now_ms + config.tick_ms,
@@ -263,7 +335,7 @@ fn assemble<T>(boot: BootConfig, opened: Opened) -> Result<Member<T>, Fatal> {
         compaction: replies::Compacting::default(),
         checkpointing: Checkpointing::new(snapshotter, snapshot.index, boot.now_ms),
         versions: versions::Versions::default(),
-        leading: false,
+        leads: None,
         stopping: false,
         out: Vec::new(),
         config,
@@ -273,12 +345,12 @@ fn assemble<T>(boot: BootConfig, opened: Opened) -> Result<Member<T>, Fatal> {
     if member.store.compaction_pending() {
         member.compaction.start(boot.now_ms);
     }
-    member.come_up()?;
-    Ok(member)
+    member.come_up(&mut log)?;
+    Ok((member, log))
 }
 
-/// This release has no peer port: it must not come up, or go on, in a cluster whose quorum it can't reach.
-pub(super) fn refuse_other_members(conf: &ConfState) -> Result<(), Fatal> {
+/// Without a transport a member must not come up in a cluster whose quorum it can't reach.
+fn refuse_other_members(conf: &ConfState) -> Result<(), Fatal> {
     let others = conf.voters.len() > 1 || !conf.learners.is_empty() || !conf.voters_outgoing.is_empty();
     match others {
         true => Err(Fatal::new(format!(
@@ -292,12 +364,21 @@ pub(super) fn refuse_other_members(conf: &ConfState) -> Result<(), Fatal> {
 
 impl<T> Member<T> {
     /// Replays what is committed; a member alone elects itself at once instead of waiting for a timeout.
-    fn come_up(&mut self) -> Result<(), Fatal> {
-        self.turn()?;
+    fn come_up(&mut self, log: &mut LogWriter) -> Result<(), Fatal> {
+        self.replay(log)?;
         let conf = self.applied.conf_state();
         if conf.voters == [self.member_id] {
             self.raft.campaign();
-            self.turn()?;
+            self.replay(log)?;
+        }
+        Ok(())
+    }
+
+    /// All there is, however many turns that takes: nobody waits yet.
+    fn replay(&mut self, log: &mut LogWriter) -> Result<(), Fatal> {
+        self.turn_with(log)?;
+        while self.raft.has_ready() {
+            self.turn_with(log)?;
         }
         Ok(())
     }

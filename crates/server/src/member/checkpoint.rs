@@ -5,7 +5,7 @@
 //! Snapshots for users, defragmentation and physical compactions wait for a checkpoint; all run one at a time.
 
 use super::{Member, Output};
-use crate::{Fatal, Response};
+use crate::{Fatal, LogTask, Response};
 use api::pb::etcdserverpb as pb;
 use api::raft::{Snapshot, SnapshotMetadata};
 use wal::WalSnapshot;
@@ -13,11 +13,16 @@ use wal::snap::Snapshotter;
 
 /// Segments and `.snap` files beyond their maximum are deleted this often (etcd `purgeFileInterval`).
 const PURGE_INTERVAL_MS: u64 = 30_000;
+/// Pages that a checkpoint writes beside what changed (branches, metas, a `.snap`), bytes. The changes themselves are counted
+/// twice: each may split its page.
+const CHECKPOINT_MARGIN: u64 = 1 << 20;
 
 /// What waits for a checkpoint, and whether one runs.
 #[derive(Debug)]
 pub struct Checkpointing<T> {
     pub(super) running: bool,
+    /// The next one, until the log is durable up to the commit index that its `.snap` rests on.
+    waiting: Option<Box<CheckpointJob>>,
     /// A checkpoint is wanted now, whatever the overlay holds.
     pub(super) force: bool,
     /// … and a `.snap` with it.
@@ -25,9 +30,9 @@ pub struct Checkpointing<T> {
     pub(super) snapshots: Vec<T>,
     pub(super) defragments: Vec<T>,
     /// Index of the newest WAL snapshot record.
-    snapshot_index: u64,
+    pub(super) snapshot_index: u64,
     snapshotter: Option<Snapshotter>,
-    since_ms: u64,
+    pub(super) since_ms: u64,
     purge_ms: u64,
     serving_snapshots: Vec<T>,
     serving_defragments: Vec<T>,
@@ -37,6 +42,7 @@ impl<T> Checkpointing<T> {
     pub fn new(snapshotter: Snapshotter, snapshot_index: u64, now_ms: u64) -> Self {
         Checkpointing {
             running: false,
+            waiting: None,
             force: false,
             force_snapshot: false,
             snapshots: Vec::new(),
@@ -99,16 +105,22 @@ impl CheckpointJob {
 }
 
 impl<T> Member<T> {
-    /// Makes a checkpoint job if one is due and none runs.
-    pub(super) fn start_checkpoint(&mut self) -> Result<(), Fatal> {
+    /// Makes a checkpoint job if one is due and none runs. Alone, not while the log has something to do: what is about to be
+    /// applied goes into this checkpoint, not into the next. With peers the log always has something to do.
+    pub(super) fn start_checkpoint(&mut self) {
         let c = &self.checkpointing;
-        if c.running || !self.checkpoint_due() {
-            return Ok(());
+        let soon = self.is_alone() && !self.log_tasks.is_empty();
+        if c.running || soon || !self.checkpoint_due() {
+            return;
+        }
+        self.store_room = self.has_room_for_checkpoint();
+        if !self.store_room {
+            return;
         }
         let index = self.applied.index();
         let behind = index.saturating_sub(c.snapshot_index);
         let snapshot_due = index > c.snapshot_index && (c.force_snapshot || behind > self.config.snapshot_count);
-        let Some(snapshotter) = self.checkpointing.snapshotter.take() else { return Ok(()) };
+        let Some(snapshotter) = self.checkpointing.snapshotter.take() else { return };
         let checkpoint = self.store.freeze();
         self.compaction.frozen();
         let defragment = match self.checkpointing.defragments.is_empty() {
@@ -116,27 +128,55 @@ impl<T> Member<T> {
             false => Some(self.store.defragment()),
         };
         let snapshot = snapshot_due.then(|| self.raft_snapshot());
-        if snapshot.is_some() {
-            self.log.sync_all()?;
-        }
+        let envelope = self.snapshots.are_wanted().then(|| self.raft_snapshot());
+        self.snapshots.frozen(envelope);
         let c = &mut self.checkpointing;
         c.running = true;
         c.force = false;
         c.force_snapshot = false;
         c.serving_snapshots = std::mem::take(&mut c.snapshots);
         c.serving_defragments = std::mem::take(&mut c.defragments);
-        let job = CheckpointJob { checkpoint, snapshot, snapshotter, defragment };
-        self.out.push(Output::Checkpoint(Box::new(job)));
-        Ok(())
+        let job = Box::new(CheckpointJob { checkpoint, snapshot, snapshotter, defragment });
+        match job.snapshot {
+            Some(_) => {
+                c.waiting = Some(job);
+                self.log_tasks.push(LogTask::SyncAll);
+            }
+            None => self.out.push(Output::Checkpoint(job)),
+        }
+    }
+
+    /// The log did what a checkpoint waits for.
+    pub(super) fn checkpoint_logged(&mut self, all_synced: bool, recorded: Option<u64>) {
+        let job = self.checkpointing.waiting.take_if(|_| all_synced);
+        self.out.extend(job.map(Output::Checkpoint));
+        if let Some(index) = recorded {
+            self.out.push(Output::Note(format!("saved snapshot at index {index}")));
+        }
     }
 
     fn checkpoint_due(&self) -> bool {
         let c = &self.checkpointing;
-        let asked = c.force || c.force_snapshot || !c.snapshots.is_empty() || !c.defragments.is_empty();
+        let clients = !c.snapshots.is_empty() || !c.defragments.is_empty();
+        let asked = c.force || c.force_snapshot || clients || self.snapshots.are_wanted();
         let bytes = self.store.overlay_bytes();
         let full = bytes >= self.config.checkpoint_bytes;
         let old = self.store.is_ahead() && self.now_ms >= c.since_ms + self.config.checkpoint_ms;
         asked || full || old
+    }
+
+    /// A checkpoint that fails for want of room would end the process, and so it is not begun: the log has what it would
+    /// write. Changes stay in memory meanwhile, and who would bring more is refused. What can't be measured is tried.
+    fn has_room_for_checkpoint(&self) -> bool {
+        let available = self.files.disk.available(&self.files.layout.snap).unwrap_or(u64::MAX);
+        let free_pages = self.store.size().abs_diff(self.store.size_in_use());
+        let bytes = 2 * self.store.overlay_bytes() as u64 + CHECKPOINT_MARGIN;
+        available.saturating_add(free_pages) >= bytes
+    }
+
+    /// Whether the disk takes what puts bring: the rest of the log, and the next checkpoint.
+    pub(super) fn has_room(&self) -> bool {
+        self.log_room && self.store_room
     }
 
     /// The membership as of the newest applied entry: what a `.snap` holds.
@@ -161,7 +201,7 @@ impl<T> Member<T> {
             self.store.defragmented(defragment)?;
         }
         if let Some(snapshot) = done.snapshot {
-            self.record_snapshot(snapshot)?;
+            self.record_snapshot(snapshot);
         }
         let c = &mut self.checkpointing;
         c.running = false;
@@ -171,12 +211,13 @@ impl<T> Member<T> {
         let defragments = std::mem::take(&mut c.serving_defragments);
         self.publish();
         self.settle_physical_compactions();
+        self.send_snapshots();
         self.out.extend(snapshots.into_iter().map(|ticket| Output::Snapshot { ticket }));
         for ticket in defragments {
             let outcome = done.defragmented.clone();
             self.reply(ticket, outcome.map(|()| Response::Defragment(pb::DefragmentResponse::default())));
         }
-        Ok(())
+        self.settle_logged()
     }
 
     /// Whether a job is out.
@@ -187,6 +228,12 @@ impl<T> Member<T> {
     /// Writes what no checkpoint has written yet: a stopped member's page store is complete, as Go's is, for tools that
     /// look at nothing else. Call while no job is out.
     pub(super) fn last_checkpoint(&mut self) -> Result<(), Fatal> {
+        if !self.has_room_for_checkpoint() {
+            tracing::warn!(
+                "the disk is full: the page store is left as the last checkpoint made it, the log has the rest"
+            );
+            return Ok(());
+        }
         if let Some(mut checkpoint) = self.store.freeze() {
             checkpoint.run(&|_| ())?;
             self.store.checkpointed(checkpoint)?;
@@ -194,22 +241,17 @@ impl<T> Member<T> {
         Ok(())
     }
 
-    fn record_snapshot(&mut self, snapshot: SnapshotMetadata) -> Result<(), Fatal> {
+    fn record_snapshot(&mut self, snapshot: SnapshotMetadata) {
         let (index, term) = (snapshot.index, snapshot.term);
-        self.log.snapshot(&WalSnapshot { index, term, conf_state: Some(snapshot.conf_state) })?;
         self.checkpointing.snapshot_index = index;
-        self.raft.storage_mut().compact_behind(index, self.config.catchup_entries);
-        self.out.push(Output::Note(format!("saved snapshot at index {index}")));
-        Ok(())
+        let record = WalSnapshot { index, term, conf_state: Some(snapshot.conf_state) };
+        self.log_tasks.push(LogTask::Snapshot(record));
     }
 
     pub(super) fn tick_checkpoint(&mut self) -> Result<(), Fatal> {
         if self.now_ms >= self.checkpointing.purge_ms {
             self.checkpointing.purge_ms = self.now_ms + PURGE_INTERVAL_MS;
-            self.log.purge(self.config.max_wals)?;
-            if let Err(e) = self.log.prepare_next() {
-                self.out.push(Output::Note(format!("the next log segment can't be prepared, free some space: {e}")));
-            }
+            self.log_tasks.push(LogTask::KeepHouse);
             if let Some(snapshotter) = &self.checkpointing.snapshotter {
                 snapshotter.purge(self.config.max_snapshots)?;
             }

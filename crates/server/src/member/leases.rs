@@ -1,8 +1,8 @@
 //! Leases' clocks: keepalives, expiry, checkpoints (reference/semantics.md section 8). What leases *are* belongs to
 //! the store; who is alive is decided here, by the leader, on the member's own clock.
 
-use super::{Internal, Member, Waiter};
-use crate::Response;
+use super::{Internal, Member, Output, Waiter};
+use crate::{Request, Response, Who, access};
 use api::pb::etcdserverpb as pb;
 use std::collections::{BTreeMap, VecDeque};
 use store::lessor::Renewal;
@@ -54,9 +54,33 @@ impl<T> Keeper<T> {
 }
 
 impl<T> Member<T> {
-    pub(super) fn keep_alive(&mut self, ticket: T, lease: i64) -> Result<(), (T, api::Error)> {
-        if !self.leading {
+    /// A leader that was deposed and does not know it would promise a TTL that its successor knows nothing of, and one that
+    /// has not applied all that is committed does not know the newest leases: both are found out as for a linearizable read
+    /// (etcd `ensureLeadership`, `waitAppliedIndex`).
+    pub(super) fn ask_lessor(&mut self, ticket: T, who: &Who, request: Request) -> Result<(), (T, api::Error)> {
+        if self.is_leaderless() {
             return Err((ticket, api::Error::NoLeader));
+        }
+        if self.leads.is_none() {
+            if let Request::LeaseKeepAlive(r) = &request
+                && let Err(e) = access::check_renewal(who, r.id, &self.applied)
+            {
+                return Err((ticket, e));
+            }
+            self.out.push(Output::Forward { ticket, who: who.clone(), request });
+            return Ok(());
+        }
+        if let (true, Request::LeaseKeepAlive(r)) = (failpoint::mutant!("renewalUnconfirmed"), &request) {
+            self.keep_alive(ticket, who, r.id);
+            return Ok(());
+        }
+        self.read(ticket, who, request)
+    }
+
+    /// This member led when the last round of reads began, and has applied what was committed then.
+    pub(super) fn keep_alive(&mut self, ticket: T, who: &Who, lease: i64) {
+        if let Err(e) = access::check_renewal(who, lease, &self.applied) {
+            return self.reply(ticket, Err(e));
         }
         let renewal = self.lessor.renew(lease, self.now_ms);
         if matches!(renewal, Renewal::Renewed { .. }) {
@@ -71,9 +95,12 @@ impl<T> Member<T> {
             Renewal::Renewed { ttl, .. } => self.answer_keep_alive(ticket, lease, ttl),
             Renewal::Unknown => self.answer_keep_alive(ticket, lease, 0),
             Renewal::Expired => self.leases.waiting.entry(lease).or_default().push(ticket),
-            Renewal::NotPrimary => return Err((ticket, api::Error::Other("not a primary lessor".into()))),
+            // It was deposed just now: the next leader is asked.
+            Renewal::NotPrimary => {
+                let request = Request::LeaseKeepAlive(pb::LeaseKeepAliveRequest { id: lease });
+                self.out.push(Output::Forward { ticket, who: who.clone(), request });
+            }
         }
-        Ok(())
     }
 
     pub(super) fn renew_after_checkpoint(&mut self, ticket: T, lease: i64) {
@@ -89,11 +116,16 @@ impl<T> Member<T> {
         self.reply(ticket, Ok(Response::LeaseKeepAlive(response)));
     }
 
-    pub(super) fn time_to_live(
-        &mut self,
-        ticket: T,
-        request: &pb::LeaseTimeToLiveRequest,
-    ) -> Result<(), (T, api::Error)> {
+    /// As [`Member::keep_alive`].
+    pub(super) fn time_to_live(&mut self, ticket: T, who: &Who, request: &pb::LeaseTimeToLiveRequest) {
+        let asked = Request::LeaseTimeToLive(*request);
+        if self.leads.is_none() {
+            return self.out.push(Output::Forward { ticket, who: who.clone(), request: asked });
+        }
+        // Who may see the keys may have changed since it was asked.
+        if let Err(e) = access::check_admission(who, &asked, &self.applied) {
+            return self.reply(ticket, Err(e));
+        }
         failpoint::point!("beforeLookupWhenLeaseTimeToLive");
         let id = request.id;
         let header = Some(self.applied.header());
@@ -105,7 +137,6 @@ impl<T> Member<T> {
             _ => pb::LeaseTimeToLiveResponse { header, id, ttl: -1, granted_ttl: 0, keys: Vec::new() },
         };
         self.reply(ticket, Ok(Response::LeaseTimeToLive(response)));
-        Ok(())
     }
 
     pub(super) fn list_leases(&mut self, ticket: T) -> Result<(), (T, api::Error)> {
@@ -124,7 +155,7 @@ impl<T> Member<T> {
 
     /// Looks for what expired.
     pub(super) fn tick_leases(&mut self) {
-        if !self.leading {
+        if self.leads.is_none() {
             return;
         }
         if self.now_ms >= self.leases.next_ms {
@@ -139,13 +170,14 @@ impl<T> Member<T> {
     /// Proposes revocations of what expired, some with each turn. Only a leader does, and only into its own log: the
     /// proposal can't outlive the leadership it rests on.
     pub(super) fn propose_revocations(&mut self) {
-        while self.leading
+        while self.leads.is_some()
             && self.leases.is_behind()
             && let Some(id) = self.leases.expired.pop_front()
         {
             self.leases.revoking += 1;
             let request = pb::LeaseRevokeRequest { id };
-            self.propose_internal(Internal::Revoke(id), |q| q.lease_revoke = Some(request));
+            let root = self.applied.auth().root_claim();
+            self.propose_claiming(root, Waiter::Internal(Internal::Revoke(id)), |q| q.lease_revoke = Some(request));
         }
     }
 

@@ -11,19 +11,24 @@
 mod admit;
 mod boot;
 mod checkpoint;
+mod force;
+mod install;
 mod leases;
+mod membership;
+mod peers;
 mod pending;
 mod replies;
 mod turn;
 mod versions;
 
-pub use boot::{BootConfig, InitialMember};
+pub use boot::{Beginning, BootConfig, Founder};
 pub use checkpoint::{CheckpointDone, CheckpointJob};
+pub use install::image_name;
 pub use pending::Outcome;
 
 use crate::autocompact::{AutoCompactor, Policy};
-use crate::log_writer::LogWriter;
-use crate::{Fatal, IdGenerator, Request};
+use crate::{Fatal, IdGenerator, LogTask, LogWriter, Logged, Request, TokenChange, Who};
+use api::raft::Message;
 use checkpoint::Checkpointing;
 use pending::{Internal, Pending, Waiter};
 use raft::RawNode;
@@ -40,6 +45,8 @@ pub struct Config {
     /// One tick; also the heartbeat interval.
     pub tick_ms: u64,
     pub election_ticks: u64,
+    /// Asks for votes without a new term first, so that a member that returns disturbs nobody.
+    pub pre_vote: bool,
     /// Seeds the randomised election timeout.
     pub seed: u64,
     /// Applied entries between `.snap` files.
@@ -56,13 +63,18 @@ pub struct Config {
     /// Revisions that a compaction deletes in `compaction_sleep_ms`, spread evenly.
     pub compaction_batch: usize,
     pub compaction_sleep_ms: u64,
+    /// There is no transport: a cluster of several members is refused, and so is what would make it one.
+    pub alone: bool,
+    /// Changes of membership that could cost the quorum are refused.
+    pub strict_reconfig_check: bool,
     /// Gate `LeaseCheckpoint`.
     pub lease_checkpoint: bool,
     /// A checkpoint starts when so many bytes wait in the overlay …
     pub checkpoint_bytes: usize,
     /// … or the oldest change waits so long.
     pub checkpoint_ms: u64,
-    /// Changes that the page store lacks may take so much memory; beyond it proposals are refused until it follows.
+    /// Changes that the page store lacks may take so much memory, and so may proposals that a majority of logs lack; beyond
+    /// it proposals are refused until they follow. Bytes.
     pub unwritten_bytes: usize,
 }
 
@@ -71,8 +83,9 @@ pub struct Config {
 pub enum Output<T> {
     /// The answer of a call.
     Reply { ticket: T, result: Outcome },
-    /// Run this read on the newest published [`Applied`]: it is fresh enough.
-    Read { ticket: T, request: Request },
+    /// Run this read on the newest published [`Applied`], if [`crate::access::check_read`] allows it there: it is fresh
+    /// enough.
+    Read { ticket: T, who: Who, request: Request },
     /// A batch was applied. Goes to readers before the replies that follow; to the watch hub in any case before the next
     /// batch.
     Published { applied: Arc<Applied>, changes: Vec<Change> },
@@ -82,6 +95,20 @@ pub enum Output<T> {
     Snapshot { ticket: T },
     /// The member published its attributes: it serves.
     Serving,
+    /// Send the message with this state's database image, and report what became of it.
+    SendSnapshot { message: Message, applied: Arc<Applied> },
+    /// A leader's database took the place of ours: watchers missed what happened in between.
+    Replaced { applied: Arc<Applied> },
+    /// Ask all other members for their versions and bring the answers to [`Member::peer_versions`].
+    AskVersions,
+    /// Only the leader can answer: ask it.
+    Forward { ticket: T, who: Who, request: Request },
+    /// Tokens came or went.
+    Tokens(TokenChange),
+    /// Members came, went or moved: see the newest published [`Applied`].
+    MembersChanged,
+    /// This member was removed from its cluster: it is to stop after a heartbeat or two, so that its peers learn of it.
+    Removed,
     /// Something an operator should read.
     Note(String),
 }
@@ -94,8 +121,16 @@ fn request_timeout_ms(config: &Config) -> u64 {
 /// A linearizable read that waits.
 struct Reading<T> {
     ticket: T,
+    who: Who,
     request: Request,
     deadline_ms: u64,
+}
+
+/// Reads whose index was asked for.
+struct Asked<T> {
+    context: u64,
+    asked_ms: u64,
+    reads: Vec<Reading<T>>,
 }
 
 /// One member of a cluster. `T` is the caller's ticket: whatever the driver needs to deliver an answer.
@@ -104,7 +139,22 @@ pub struct Member<T> {
     member_id: u64,
     cluster_id: u64,
     raft: RawNode,
-    log: LogWriter,
+    membership: membership::Membership<T>,
+    /// The wall clock is ahead of the driver's by so much, ms since the epoch.
+    wall_offset_ms: u64,
+    /// To peers.
+    messages: Vec<Message>,
+    leadership: peers::Leadership,
+    stall: peers::Stall,
+    log_tasks: Vec<LogTask>,
+    /// What the log's writer did, as far as it was not counted yet.
+    logged: VecDeque<Logged>,
+    files: install::Files,
+    snapshots: install::Snapshots,
+    /// Whether the log took more when it was last asked.
+    log_room: bool,
+    /// Whether the disk had room for a checkpoint when one was due.
+    store_room: bool,
     store: Store,
     applied: Arc<Applied>,
     ids: IdGenerator,
@@ -114,7 +164,7 @@ pub struct Member<T> {
     /// Encoded proposals made while no leader was known.
     held: VecDeque<(u64, bytes::Bytes)>,
     reads_waiting: Vec<Reading<T>>,
-    reads_asked: VecDeque<(u64, Vec<Reading<T>>)>,
+    reads_asked: VecDeque<Asked<T>>,
     reads_confirmed: VecDeque<(u64, Vec<Reading<T>>)>,
     lessor: Lessor,
     leases: leases::Keeper<T>,
@@ -122,7 +172,8 @@ pub struct Member<T> {
     compaction: replies::Compacting<T>,
     checkpointing: Checkpointing<T>,
     versions: versions::Versions,
-    leading: bool,
+    /// The term in which this member leads, as far as it has taken notice.
+    leads: Option<u64>,
     stopping: bool,
     out: Vec<Output<T>>,
 }
@@ -130,7 +181,11 @@ pub struct Member<T> {
 impl<T> Member<T> {
     /// Milliseconds of the driver's clock (monotonic) at which [`Member::tick`] wants to be called next.
     pub fn next_tick_ms(&self) -> u64 {
-        if self.leading && self.leases.is_behind() {
+        if self.leads.is_some() && self.leases.is_behind() {
+            return self.now_ms;
+        }
+        if self.raft.has_ready() {
+            // More was committed than one turn applies.
             return self.now_ms;
         }
         self.next_tick_ms.min(self.compaction.due_ms()).max(self.now_ms)
@@ -149,12 +204,24 @@ impl<T> Member<T> {
                 self.raft.tick();
             }
         }
+        if !failpoint::mutant!("revokeGuardForgotten") {
+            self.follow_leadership();
+        }
         if ticks > 0 {
             self.expire_waiters();
+            self.tick_leadership();
+            self.tick_stall();
+            self.tick_membership();
+            self.settle_moves();
+            self.tick_reads();
             self.tick_leases();
-            self.tick_versions()?;
+            self.tick_versions();
             self.tick_checkpoint()?;
+            self.tick_log_release();
             self.tick_autocompaction();
+            if !self.log_room {
+                self.log_tasks.push(LogTask::LookForRoom);
+            }
         }
         self.tick_compaction()
     }
@@ -164,9 +231,19 @@ impl<T> Member<T> {
         &self.applied
     }
 
+    /// The consensus core, for those who check what it does.
+    pub fn raft(&self) -> &RawNode {
+        &self.raft
+    }
+
     /// The leader's id; 0 when none is known.
     pub fn leader(&self) -> u64 {
         self.raft.leader()
+    }
+
+    /// Milliseconds since the epoch, as far as the clock at start and the driver's since then say.
+    fn wall_ms(&self) -> u64 {
+        self.now_ms + self.wall_offset_ms
     }
 
     /// Member id and cluster id.
@@ -194,26 +271,33 @@ impl<T> Member<T> {
     ///
     /// # Errors
     /// The disk failed.
-    pub fn stop(mut self, into: &mut Vec<Output<T>>) -> Result<(), Fatal> {
+    pub fn stop(mut self, log: LogWriter, into: &mut Vec<Output<T>>) -> Result<(), Fatal> {
         self.stopping = true;
         let waiters = self.pending.drain();
         for ticket in waiters.into_iter().filter_map(Waiter::ticket) {
             self.reply(ticket, Err(api::Error::Stopped));
         }
-        let asked = std::mem::take(&mut self.reads_asked).into_iter();
-        let confirmed = std::mem::take(&mut self.reads_confirmed).into_iter();
+        let asked = std::mem::take(&mut self.reads_asked).into_iter().flat_map(|asked| asked.reads);
+        let confirmed = std::mem::take(&mut self.reads_confirmed).into_iter().flat_map(|(_, reads)| reads);
         let queued = std::mem::take(&mut self.reads_waiting);
-        for reading in asked.chain(confirmed).flat_map(|(_, r)| r).chain(queued) {
+        for reading in asked.chain(confirmed).chain(queued) {
             self.reply(reading.ticket, Err(api::Error::Stopped));
         }
-        for ticket in self.leases.drain().into_iter().chain(self.compaction.drain()).chain(self.checkpointing.drain()) {
+        for ticket in self
+            .leases
+            .drain()
+            .into_iter()
+            .chain(self.compaction.drain())
+            .chain(self.checkpointing.drain())
+            .chain(self.membership.drain())
+        {
             self.reply(ticket, Err(api::Error::Stopped));
         }
         into.append(&mut self.out);
         if !self.checkpoint_runs() {
             self.last_checkpoint()?;
         }
-        self.log.close()
+        log.close()
     }
 
     fn reply(&mut self, ticket: T, result: Outcome) {
@@ -232,13 +316,15 @@ impl<T> Member<T> {
 
     fn expire_waiters(&mut self) {
         let over = self.pending.expire(self.now_ms);
-        for waiter in over {
-            self.abandon(waiter, api::Error::Timeout);
+        if !over.is_empty() {
+            let e = self.lateness(self.now_ms.saturating_sub(request_timeout_ms(&self.config)));
+            over.into_iter().for_each(|waiter| self.abandon(waiter, e.clone()));
         }
         let now = self.now_ms;
         let mut late = Vec::new();
-        let queues = self.reads_asked.iter_mut().chain(self.reads_confirmed.iter_mut()).map(|(_, r)| r);
-        for queue in queues.chain(std::iter::once(&mut self.reads_waiting)) {
+        let asked = self.reads_asked.iter_mut().map(|asked| &mut asked.reads);
+        let confirmed = self.reads_confirmed.iter_mut().map(|(_, reads)| reads);
+        for queue in asked.chain(confirmed).chain(std::iter::once(&mut self.reads_waiting)) {
             late.extend(queue.extract_if(.., |r| r.deadline_ms <= now));
         }
         for reading in late {

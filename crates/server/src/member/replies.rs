@@ -1,7 +1,7 @@
 //! What follows from an applied entry: the waiter's answer, and the effects on the member's other rooms.
 
-use super::{Internal, Member, Waiter};
-use crate::{Fatal, Response};
+use super::{Internal, Member, Output, Waiter};
+use crate::{Fatal, Response, TokenChange};
 use api::pb::etcdserverpb as pb;
 use store::{Effect, Reply};
 
@@ -111,6 +111,25 @@ impl<T> Member<T> {
             Ok(Reply::LeaseGrant(r)) => Ok(Response::LeaseGrant(r)),
             Ok(Reply::LeaseRevoke(r)) => Ok(Response::LeaseRevoke(r)),
             Ok(Reply::Alarm(r)) => Ok(Response::Alarm(r)),
+            Ok(Reply::AuthEnable(r)) => Ok(Response::AuthEnable(r)),
+            Ok(Reply::AuthDisable(r)) => Ok(Response::AuthDisable(r)),
+            Ok(Reply::AuthStatus(r)) => Ok(Response::AuthStatus(r)),
+            Ok(Reply::AuthUserAdd(r)) => Ok(Response::UserAdd(r)),
+            Ok(Reply::AuthUserGet(r)) => Ok(Response::UserGet(r)),
+            Ok(Reply::AuthUserList(r)) => Ok(Response::UserList(r)),
+            Ok(Reply::AuthUserDelete(r)) => Ok(Response::UserDelete(r)),
+            Ok(Reply::AuthUserChangePassword(r)) => Ok(Response::UserChangePassword(r)),
+            Ok(Reply::AuthUserGrantRole(r)) => Ok(Response::UserGrantRole(r)),
+            Ok(Reply::AuthUserRevokeRole(r)) => Ok(Response::UserRevokeRole(r)),
+            Ok(Reply::AuthRoleAdd(r)) => Ok(Response::RoleAdd(r)),
+            Ok(Reply::AuthRoleGet(r)) => Ok(Response::RoleGet(r)),
+            Ok(Reply::AuthRoleList(r)) => Ok(Response::RoleList(r)),
+            Ok(Reply::AuthRoleDelete(r)) => Ok(Response::RoleDelete(r)),
+            Ok(Reply::AuthRoleGrantPermission(r)) => Ok(Response::RoleGrantPermission(r)),
+            Ok(Reply::AuthRoleRevokePermission(r)) => Ok(Response::RoleRevokePermission(r)),
+            Ok(Reply::Authenticate { response, auth_revision }) => {
+                Ok(Response::TokenAssigned { response, auth_revision })
+            }
             Ok(Reply::Downgrade) => Ok(Response::Downgrade(self.downgrade_response())),
             Ok(Reply::LeaseCheckpoint | Reply::MemberAttr | Reply::ClusterVersion | Reply::Empty) => {
                 Err(api::Error::Other("etcdserver: no client asks for this".into()))
@@ -142,11 +161,18 @@ impl<T> Member<T> {
                 Effect::LeaseCheckpointed { id, remaining } => self.lessor.checkpointed(id, remaining),
                 Effect::CompactionScheduled { .. } => self.compaction.start(self.now_ms),
                 Effect::AlarmsChanged => {}
-                Effect::ClusterVersionChanged { from, to } => self.cluster_version_changed(from.as_deref(), &to)?,
+                Effect::TokenAssigned { user, token } => self.tell_of_tokens(TokenChange::Assigned { user, token }),
+                Effect::TokensOfUserDropped { user } => self.tell_of_tokens(TokenChange::OfUserDropped { user }),
+                Effect::TokensDropped => self.tell_of_tokens(TokenChange::AllDropped),
+                Effect::ClusterVersionChanged { from, to } => self.cluster_version_changed(from.as_deref(), &to),
                 Effect::EmptyEntry => self.first_entry_of_term(),
             }
         }
         Ok(())
+    }
+
+    fn tell_of_tokens(&mut self, change: TokenChange) {
+        self.out.push(Output::Tokens(change));
     }
 
     /// The leader's no-op of its term is applied: leases count from here.
@@ -159,7 +185,7 @@ impl<T> Member<T> {
     pub(super) fn tick_autocompaction(&mut self) {
         let revision = self.applied.revision();
         let Some(compactor) = &mut self.compactor else { return };
-        if let Some(target) = compactor.poll(self.now_ms, revision, self.leading) {
+        if let Some(target) = compactor.poll(self.now_ms, revision, self.leads.is_some()) {
             let request = pb::CompactionRequest { revision: target, physical: false };
             self.propose_internal(Internal::Compaction(target), |q| q.compaction = Some(request));
         }
@@ -170,9 +196,10 @@ impl<T> Member<T> {
         if self.compaction.running && self.now_ms >= self.compaction.next_ms {
             let batch = self.config.compaction_batch;
             let (records, pause_ms) = slice(batch as u64, self.config.compaction_sleep_ms);
-            // Turns that take longer than a pause make up for it, by a batch at most.
+            // Turns that take longer than a pause make up for it, by one more step at most: what is late because the processor
+            // is short must not take more of it.
             let late = (self.now_ms - self.compaction.next_ms) / pause_ms.max(1);
-            let records = records.saturating_mul(1 + late).min(batch as u64);
+            let records = records.saturating_mul(1 + late.min(1)).min(batch as u64);
             let progress = self.store.compaction_step(batch, records as usize)?;
             self.compaction.running = !progress.done;
             self.compaction.next_ms = self.now_ms + if progress.pause { pause_ms } else { 0 };

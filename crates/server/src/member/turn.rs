@@ -1,65 +1,127 @@
 //! One turn: everything queued goes through raft, the log's sync, commit, apply and publication.
 //!
 //! ```text
-//! held proposals, read-index rounds ─► raft.ready() ─► log.append … ─► log.sync() ─► raft.step(promises)
-//!        ▲                                                                               │ committed
-//!        └──────────────── repeat while there is something ready ◄── apply ◄─────────────┘
+//! held proposals, read-index rounds ─► raft.ready() ─► log tasks ─► LogWriter ─► logged(): raft.step(promises)
+//!        ▲                                  │                                              │
+//!        │                                  └─► committed and durable: apply, publish      │
+//!        └────────────────────────────── the next turn ◄───────────────────────────────────┘
 //! ```
 
-use super::boot::refuse_other_members;
-use super::{Member, Output};
-use crate::Fatal;
+use super::{Asked, Member, Output, Reading};
+use crate::{Fatal, LogTask, LogWriter, Logged, Request};
 use api::raft::{Entry, EntryKind, Message, MessageType};
 use bytes::Bytes;
-use raft::{LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD};
+use raft::{LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, Role};
+
+/// Entries applied in one turn, after which ticks, peers and clients get theirs: some 20 ms of small puts …
+const TURN_ENTRIES: usize = 2048;
+/// … and bytes.
+const TURN_BYTES: usize = 8 << 20;
+
+/// A read-index round without an answer is asked again (etcd `readIndexRetryTime`).
+const READ_INDEX_RETRY_MS: u64 = 500;
 
 impl<T> Member<T> {
-    /// Works until nothing is left that this member can do alone.
+    /// Works until nothing is left to be done here, with the log on the same thread.
+    ///
+    /// # Errors
+    /// As [`Member::turn`].
+    pub fn turn_with(&mut self, log: &mut LogWriter) -> Result<(), Fatal> {
+        loop {
+            self.turn()?;
+            let tasks = self.take_log_tasks();
+            if tasks.is_empty() {
+                return Ok(());
+            }
+            for task in tasks {
+                log.take(task)?;
+            }
+            self.logged(log.sync()?)?;
+        }
+    }
+
+    /// Works until nothing is left that does not wait for the log or for peers, or until enough was applied for one turn.
     ///
     /// # Errors
     /// The disk failed or state is corrupt: drop the member, answer nobody.
     pub fn turn(&mut self) -> Result<(), Fatal> {
         // State and events of what this turn applies go out before its replies, and after what is queued already.
         let mark = self.out.len();
+        if !failpoint::mutant!("revokeGuardForgotten") {
+            self.follow_leadership();
+        }
         self.propose_revocations();
         self.submit_held();
         self.ask_read_index();
-        let mut applied_something = false;
-        loop {
+        let (mut entries, mut bytes) = (0, 0);
+        while self.raft.has_ready() && entries < TURN_ENTRIES && bytes < TURN_BYTES {
+            let ready = self.raft.ready();
+            for state in ready.read_states {
+                self.confirm_reads(state.index, &state.request_ctx);
+            }
+            if self.raft.leader() == self.member_id {
+                failpoint::point!("raftBeforeLeaderSend");
+            }
             let mut applies = Vec::new();
-            while self.raft.has_ready() {
-                let ready = self.raft.ready();
-                for state in ready.read_states {
-                    self.confirm_reads(state.index, &state.request_ctx);
-                }
-                if self.raft.leader() == self.member_id {
-                    failpoint::point!("raftBeforeLeaderSend");
-                }
-                for message in ready.messages {
-                    self.route(message, &mut applies)?;
-                }
-            }
-            let promises = self.log.sync()?;
-            if promises.is_empty() && applies.is_empty() {
-                break;
-            }
-            failpoint::point!("raftBeforeAdvance");
-            for promise in promises {
-                self.step(promise);
+            for message in ready.messages {
+                self.route(message, &mut applies);
             }
             for apply in applies {
-                applied_something |= !apply.entries.is_empty();
+                entries += apply.entries.len();
+                bytes += apply.entries.iter().map(|entry| entry.data.len()).sum::<usize>();
                 self.apply(apply)?;
             }
         }
-        self.note_leadership()?;
-        if applied_something {
+        self.settle_moves();
+        self.note_leader();
+        self.follow_leadership();
+        if entries > 0 {
             failpoint::point!("beforeWritebackBuf");
             self.publish_at(mark);
             failpoint::point!("afterWritebackBuf");
         }
         self.release_reads();
-        self.start_checkpoint()
+        self.start_checkpoint();
+        Ok(())
+    }
+
+    /// What the log's writer is to do, in order. All of it must be taken, and then synced.
+    pub fn take_log_tasks(&mut self) -> Vec<LogTask> {
+        std::mem::take(&mut self.log_tasks)
+    }
+
+    /// The log's writer did what it was told.
+    ///
+    /// # Errors
+    /// A leader's database can't be installed.
+    pub fn logged(&mut self, mut done: Logged) -> Result<(), Fatal> {
+        // Not in order with the rest: a database that waits to be installed waits for the checkpoint that waits for this.
+        self.log_room = done.room;
+        if !failpoint::mutant!("databaseWaitsForCheckpoint") || done.received.is_none() && self.logged.is_empty() {
+            self.checkpoint_logged(done.all_synced, done.recorded);
+        }
+        self.out.extend(done.notes.drain(..).map(Output::Note));
+        self.logged.push_back(done);
+        self.settle_logged()
+    }
+
+    /// Counts what is durable, in order. A leader's database is installed first, and that waits for a running checkpoint,
+    /// which writes to the present one.
+    pub(super) fn settle_logged(&mut self) -> Result<(), Fatal> {
+        let may_install = !self.checkpoint_runs();
+        while let Some(done) = self.logged.pop_front_if(|done| done.received.is_none() || may_install) {
+            failpoint::point!("raftBeforeAdvance");
+            match done.received {
+                Some(metadata) => {
+                    self.install(&metadata)?;
+                    failpoint::point!("raftBeforeApplySnap");
+                    done.promises.into_iter().for_each(|promise| self.post(promise));
+                    failpoint::point!("raftAfterApplySnap");
+                }
+                None => done.promises.into_iter().for_each(|promise| self.post(promise)),
+            }
+        }
+        Ok(())
     }
 
     fn submit_held(&mut self) {
@@ -78,16 +140,26 @@ impl<T> Member<T> {
         if self.reads_waiting.is_empty() || self.raft.leader() == 0 {
             return;
         }
-        let id = self.ids.draw();
-        self.raft.read_index(Bytes::copy_from_slice(&id.to_be_bytes()));
-        self.reads_asked.push_back((id, std::mem::take(&mut self.reads_waiting)));
+        let context = self.ids.draw();
+        self.raft.read_index(Bytes::copy_from_slice(&context.to_be_bytes()));
+        let reads = std::mem::take(&mut self.reads_waiting);
+        self.reads_asked.push_back(Asked { context, asked_ms: self.now_ms, reads });
+    }
+
+    /// A round may be lost on its way, or with the leader it was asked of: its reads go with the next one. A context is
+    /// never used again, so that no answer to the old round counts for the new one.
+    pub(super) fn tick_reads(&mut self) {
+        let late = self.now_ms.saturating_sub(READ_INDEX_RETRY_MS);
+        while let Some(asked) = self.reads_asked.pop_front_if(|asked| asked.asked_ms <= late) {
+            self.reads_waiting.extend(asked.reads);
+        }
     }
 
     fn confirm_reads(&mut self, index: u64, context: &[u8]) {
-        let Ok(id) = context.try_into().map(u64::from_be_bytes) else { return };
-        if let Some(at) = self.reads_asked.iter().position(|(asked, _)| *asked == id) {
-            let (_, reads) = self.reads_asked.remove(at).expect("position is inside");
-            self.reads_confirmed.push_back((index, reads));
+        let Ok(context) = context.try_into().map(u64::from_be_bytes) else { return };
+        if let Some(at) = self.reads_asked.iter().position(|asked| asked.context == context) {
+            let asked = self.reads_asked.remove(at).expect("position is inside");
+            self.reads_confirmed.push_back((index, asked.reads));
         }
     }
 
@@ -95,32 +167,26 @@ impl<T> Member<T> {
         let applied = self.applied.index();
         let mut waiting = std::collections::VecDeque::new();
         for (index, reads) in std::mem::take(&mut self.reads_confirmed) {
-            if index > applied {
+            if index > applied && !failpoint::mutant!("readsReleasedEarly") {
                 waiting.push_back((index, reads));
                 continue;
             }
-            let ready = reads.into_iter().map(|r| Output::Read { ticket: r.ticket, request: r.request });
-            self.out.extend(ready);
+            for Reading { ticket, who, request, .. } in reads {
+                match request {
+                    Request::LeaseKeepAlive(r) => self.keep_alive(ticket, &who, r.id),
+                    Request::LeaseTimeToLive(r) => self.time_to_live(ticket, &who, &r),
+                    request => self.out.push(Output::Read { ticket, who, request }),
+                }
+            }
         }
         self.reads_confirmed = waiting;
     }
 
-    fn route(&mut self, message: Message, applies: &mut Vec<Message>) -> Result<(), Fatal> {
+    fn route(&mut self, message: Message, applies: &mut Vec<Message>) {
         match (message.kind, message.to) {
-            (MessageType::MsgStorageAppend, LOCAL_APPEND_THREAD) => self.log.append(message),
-            (MessageType::MsgStorageApply, LOCAL_APPLY_THREAD) => {
-                applies.push(message);
-                Ok(())
-            }
-            // A member alone has no peers; what raft addresses elsewhere is dropped, as the protocol allows.
-            _ => Ok(()),
-        }
-    }
-
-    fn step(&mut self, message: Message) {
-        if message.to == self.member_id {
-            // Refusals (stale completions, dropped proposals) are part of the protocol.
-            let _refused = self.raft.step(message);
+            (MessageType::MsgStorageAppend, LOCAL_APPEND_THREAD) => self.log_tasks.push(LogTask::Append(message)),
+            (MessageType::MsgStorageApply, LOCAL_APPLY_THREAD) => applies.push(message),
+            _ => self.post(message),
         }
     }
 
@@ -136,7 +202,7 @@ impl<T> Member<T> {
             }
         }
         for response in message.responses {
-            self.step(response);
+            self.post(response);
         }
         Ok(())
     }
@@ -156,8 +222,11 @@ impl<T> Member<T> {
         let done = self.store.apply_conf_change(entry)?;
         if let Some(change) = done.change {
             let state = self.raft.apply_conf_change(&change).map_err(Fatal::new)?;
-            refuse_other_members(&state)?;
             self.store.set_conf_state(&state);
+            self.members_changed();
+        }
+        if done.request_id != 0 {
+            self.settle_conf_change(done.request_id, done.reply);
         }
         Ok(())
     }
@@ -172,18 +241,22 @@ impl<T> Member<T> {
         self.out.insert(at, Output::Published { applied, changes });
     }
 
-    fn note_leadership(&mut self) -> Result<(), Fatal> {
-        let leading = self.raft.leader() == self.member_id;
-        if leading != self.leading {
-            self.leading = leading;
-            match leading {
-                true => self.tick_versions()?,
-                false => {
-                    self.lessor.demote();
-                    self.leases.demote();
-                }
-            }
+    /// Takes notice of what raft knows: whether this member leads, and in which term. Whoever rests on that (above all what
+    /// expired leases are revoked by) must ask after everything that came was heard, and after the clock's ticks: a leader
+    /// that was paused learns of its successor in the same moment in which it learns how late it is.
+    pub(super) fn follow_leadership(&mut self) {
+        let status = self.raft.basic_status();
+        let leads = (status.role == Role::Leader).then_some(status.hard_state.term);
+        if leads == self.leads {
+            return;
         }
-        Ok(())
+        if self.leads.is_some() {
+            self.lessor.demote();
+            self.leases.demote();
+        }
+        self.leads = leads;
+        if leads.is_some() {
+            self.tick_versions();
+        }
     }
 }

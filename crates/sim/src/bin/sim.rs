@@ -5,10 +5,15 @@ use std::time::{Duration, Instant};
 
 const USAGE: &str = "\
 usage: sim --seeds FROM..TO [--steps N] [--seconds S] [--at-least N] [--verbose] [--keep-going]
+       sim --cluster --seeds FROM..TO [--seconds S] [--at-least N] [--verbose] [--keep-going]
+       sim --mutants [--seeds FROM..TO] [--only NAME]      (needs the cargo feature mutants)
        sim --sweep SEED|FROM..TO [--steps N] [--stride N] [--seconds S] [--at-least N]
        sim --crash-at OPERATION:lose|random|keep --seeds SEED..SEED+1 [--steps N] [--verbose]
 
   --seeds FROM..TO   lives with random faults, each run twice: equal seeds must give equal traces
+  --cluster          whole clusters instead of one member; one seed in 20 is run twice
+  --mutants          each known mistake on its own, in clusters, until a seed notices it; fails when none does
+  --only NAME        this mutant alone
   --sweep SEED       one short life without random faults, then the same life crashed at each of its disk
                      operations, in each mode of losing what was not synced
   --crash-at OP:MODE one life of a sweep, for replaying it
@@ -19,9 +24,15 @@ usage: sim --seeds FROM..TO [--steps N] [--seconds S] [--at-least N] [--verbose]
   --verbose          every event of the first run
   --keep-going       do not stop at the first seed that fails";
 
+/// Of so many cluster seeds one is run twice.
+const TWICE: u64 = 20;
+
 struct Args {
     seeds: std::ops::Range<u64>,
     sweep: bool,
+    cluster: bool,
+    mutants: bool,
+    only: Option<String>,
     crash_at: Option<(u64, disk::Crash)>,
     steps: Option<u64>,
     stride: u64,
@@ -42,6 +53,8 @@ fn main() -> ExitCode {
     let failed = match args {
         Args { crash_at: Some((at, mode)), .. } => replay(&args, at, mode),
         Args { sweep: true, .. } => sweep(&args),
+        Args { mutants: true, .. } => mutants(&args),
+        Args { cluster: true, .. } => clusters(&args),
         _ => seeds(&args),
     };
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -74,6 +87,63 @@ fn seeds(args: &Args) -> u64 {
     println!("{done} seeds, each run twice: {total}");
     println!("{done} passed, {failed} failed");
     failed + too_few(done, args)
+}
+
+#[cfg(not(feature = "mutants"))]
+fn mutants(_: &Args) -> u64 {
+    eprintln!("sim: this build has no mutants: cargo run -p sim --features mutants --bin sim -- --mutants");
+    1
+}
+
+/// How many seeds each mutant lives.
+#[cfg(feature = "mutants")]
+fn mutants(args: &Args) -> u64 {
+    use failpoint::mutant::{MUTANTS, switch_to};
+    // They panic as they should; the seeds' errors say so.
+    std::panic::set_hook(Box::new(|_| ()));
+    let mut missed = 0;
+    let chosen = MUTANTS.iter().filter(|(name, _)| args.only.as_deref().is_none_or(|only| only == *name));
+    for (name, what) in chosen {
+        switch_to(Some(name)).expect("it is in the list");
+        let caught = args.seeds.clone().find_map(|seed| Some((seed, sim::cluster::run(seed, args.verbose).err()?)));
+        switch_to(None).expect("none is always there");
+        missed += u64::from(caught.is_none());
+        match caught {
+            Some((seed, why)) => {
+                println!("| {name} | {what} | {} | {:.120} |", seed - args.seeds.start + 1, why.replace('|', "/"));
+            }
+            None => println!("| {name} | {what} | not noticed in {} | |", args.seeds.end - args.seeds.start),
+        }
+    }
+    missed
+}
+
+fn clusters(args: &Args) -> u64 {
+    let started = Instant::now();
+    let mut totals = sim::cluster::Totals::default();
+    let mut failed = 0;
+    for seed in args.seeds.clone().take_while(|_| started.elapsed() < args.limit) {
+        let first = sim::cluster::run(seed, args.verbose);
+        // That equal seeds do equal things is a property, too.
+        let second = (seed % TWICE == 0).then(|| sim::cluster::run(seed, false));
+        let why = match (first, second) {
+            (a, Some(b)) if a != b => format!("runs differ: {a:?} and {b:?}"),
+            (Err(e), _) => e,
+            (Ok(report), _) => {
+                totals.add(&report);
+                continue;
+            }
+        };
+        failed += 1;
+        eprintln!("seed {seed} failed: {why}");
+        eprintln!("replay: cargo run -p sim --bin sim -- --cluster --seeds {seed}..{} --verbose", seed + 1);
+        if !args.keep_going {
+            break;
+        }
+    }
+    println!("{totals}");
+    println!("{} passed, {failed} failed", totals.seeds);
+    failed + too_few(totals.seeds, args)
 }
 
 fn sweep(args: &Args) -> u64 {
@@ -127,6 +197,9 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
     let mut parsed = Args {
         seeds: 0..100,
         sweep: false,
+        cluster: false,
+        mutants: false,
+        only: None,
         crash_at: None,
         steps: None,
         stride: 1,
@@ -139,6 +212,9 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
         let mut value = || args.next().ok_or(format!("{flag} needs a value"));
         match flag.as_str() {
             "--seeds" => parsed.seeds = range(&value()?)?,
+            "--mutants" => parsed.mutants = true,
+            "--only" => parsed.only = Some(value()?),
+            "--cluster" => parsed.cluster = true,
             "--sweep" => (parsed.sweep, parsed.seeds) = (true, range(&value()?)?),
             "--crash-at" => parsed.crash_at = Some(crash(&value()?)?),
             "--steps" => parsed.steps = Some(number(&value()?)?),

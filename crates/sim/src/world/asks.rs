@@ -19,11 +19,13 @@ pub(super) enum Call {
         grant: Option<(i64, u64)>,
         asked_ms: u64,
     },
-    /// `left`: the bounds of what may be left, seconds.
+    /// `before`: the lease and its keys when it was asked; `left`: the bounds of what was left then, seconds.
     TimeToLive {
-        lease: Option<(i64, u64)>,
+        id: i64,
+        keys: bool,
+        before: (Option<i64>, Vec<Bytes>),
         left: Option<(i64, i64)>,
-        keys: Vec<Bytes>,
+        asked_ms: u64,
     },
     Leases {
         ids: Vec<i64>,
@@ -92,9 +94,8 @@ impl World {
             5..=6 => {
                 let keys = self.rng.one_in(2);
                 let request = Request::LeaseTimeToLive(pb::LeaseTimeToLiveRequest { id, keys });
-                let attached = if keys { self.model.attached(id) } else { Vec::new() };
-                let left = self.clocks.left(id, asked_ms);
-                (request, Call::TimeToLive { lease: self.model.lease(id), left, keys: attached })
+                let (before, left) = (self.lease_and_keys(id, keys), self.clocks.left(id, asked_ms));
+                (request, Call::TimeToLive { id, keys, before, left, asked_ms })
             }
             _ => {
                 let ids = self.model.lease_ids();
@@ -105,6 +106,11 @@ impl World {
         self.calls.insert(ticket, call);
         self.call(ticket, request)?;
         if self.rng.one_in(2) { self.work() } else { Ok(()) }
+    }
+
+    /// What a client may be told of a lease: the TTL that was granted, and its keys if they are asked for.
+    fn lease_and_keys(&self, id: i64, keys: bool) -> (Option<i64>, Vec<Bytes>) {
+        (self.model.lease(id).map(|(ttl, _)| ttl), if keys { self.model.attached(id) } else { Vec::new() })
     }
 
     pub(super) fn ask_maintenance(&mut self) -> Result<(), String> {
@@ -118,7 +124,7 @@ impl World {
             2..=4 => {
                 self.calls.insert(ticket, Call::Snapshot { revision: self.model.revision });
                 self.say(|| format!("ask {ticket}: snapshot"));
-                self.member.as_mut().ok_or("no member")?.call_snapshot(ticket);
+                self.call(ticket, Request::Snapshot(pb::SnapshotRequest {}))?;
             }
             5 => {
                 let errors = self.model.alarms.len();
@@ -168,14 +174,19 @@ impl World {
             (Call::KeepAlive { asked_ms, .. }, Err(api::Error::Timeout)) if self.now_ms >= asked_ms + TIMEOUT_MS => {
                 Ok(())
             }
-            (Call::TimeToLive { lease, left, keys }, Ok(Response::LeaseTimeToLive(r))) => {
-                let fits = match (lease, left) {
-                    (Some((ttl, _)), Some((low, high))) => {
-                        r.granted_ttl == *ttl && (*low..=*high).contains(&r.ttl) && r.keys == *keys
-                    }
-                    _ => r.ttl == -1 && r.granted_ttl == 0 && r.keys.is_empty(),
-                };
+            // As a linearizable read: of the state when it was asked, or of a newer one.
+            (Call::TimeToLive { id, keys, before, left, asked_ms }, Ok(Response::LeaseTimeToLive(r))) => {
+                let seen = ((r.ttl >= 0 || r.granted_ttl > 0).then_some(r.granted_ttl), r.keys.clone());
+                let known = seen == *before || seen == self.lease_and_keys(*id, *keys);
+                let passed = (self.now_ms - asked_ms).div_ceil(1000) as i64;
+                let then = left.map(|(low, high)| low - passed..=high);
+                let now = self.clocks.left(*id, self.now_ms).map(|(low, high)| low..=high);
+                let bounds: Vec<_> = then.into_iter().chain(now).collect();
+                let fits = known && (seen.0.is_none() || bounds.iter().any(|bounds| bounds.contains(&r.ttl)));
                 expect(fits, "not what is left of the lease")
+            }
+            (Call::TimeToLive { asked_ms, .. }, Err(api::Error::Timeout)) if self.now_ms >= asked_ms + TIMEOUT_MS => {
+                Ok(())
             }
             (Call::Leases { ids }, Ok(Response::LeaseLeases(r))) => {
                 let mut seen: Vec<i64> = r.leases.iter().map(|l| l.id).collect();

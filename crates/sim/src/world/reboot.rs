@@ -5,7 +5,7 @@ use crate::model::MIN_LEASE_TTL;
 use crate::streams::Streams;
 use crate::verdict::{self, Evidence};
 use disk::{Crash, Fault};
-use server::member::{BootConfig, Config, InitialMember};
+use server::member::{Beginning, BootConfig, Config, Founder};
 use server::{Member, Output};
 use store::History as _;
 
@@ -35,7 +35,7 @@ impl World {
     pub(super) fn crash(&mut self, crash: Crash) -> Result<(), String> {
         self.report.crashes += 1;
         self.say(|| format!("crash {crash:?}"));
-        self.member = None;
+        (self.member, self.log) = (None, None);
         (self.job, self.done) = (None, None);
         self.images.clear();
         self.pins.clear();
@@ -86,8 +86,8 @@ impl World {
 
     fn boot(&mut self) -> Result<(), String> {
         let boot = self.boot_config();
-        let (member, _warnings) = Member::boot(boot).map_err(|e| e.to_string())?;
-        self.member = Some(member);
+        let (member, log, _warnings) = Member::boot(boot).map_err(|e| e.to_string())?;
+        (self.member, self.log) = (Some(member), Some(log));
         Ok(())
     }
 
@@ -116,10 +116,19 @@ impl World {
             timeout_ms: TIMEOUT_MS,
         };
         let asked: Vec<_> = self.asked.drain(..).collect();
-        let (model, survived) = verdict::explain(&self.model, &asked, &evidence).map_err(|e| {
-            let (acknowledged, n) = (self.model.revision, asked.len());
-            format!("after the crash nothing explains the state ({acknowledged} acknowledged, {n} on their way): {e}")
-        })?;
+        let (model, survived) = match verdict::explain(&self.model, &asked, &evidence) {
+            Ok(explained) => explained,
+            // The disk crashed again before the state could be looked at.
+            Err(e) if self.disk.crashed() => {
+                self.asked = asked.into();
+                return self.died(&server::Fatal::new(e));
+            }
+            Err(e) => {
+                let (acknowledged, n) = (self.model.revision, asked.len());
+                let told = format!("{acknowledged} acknowledged, {n} on their way");
+                return Err(format!("after the crash nothing explains the state ({told}): {e}"));
+            }
+        };
         self.full = false;
         self.model = model;
         self.say(|| format!("{survived} of {} operations on their way survived", asked.len()));
@@ -157,6 +166,7 @@ impl World {
             client_urls: vec!["http://127.0.0.1:2379".into()],
             tick_ms: TICK_MS,
             election_ticks: ELECTION_TICKS,
+            pre_vote: true,
             seed: self.rng.draw(),
             snapshot_count: self.plan.snapshot_count,
             catchup_entries: 10,
@@ -168,6 +178,8 @@ impl World {
             auto_compaction: None,
             compaction_batch: self.plan.compaction_batch,
             compaction_sleep_ms: COMPACTION_PAUSE_MS,
+            alone: true,
+            strict_reconfig_check: true,
             lease_checkpoint: self.plan.lease_checkpoint,
             checkpoint_bytes: self.plan.checkpoint_bytes,
             checkpoint_ms: self.plan.checkpoint_ms,
@@ -180,12 +192,16 @@ impl World {
             wal: wal::WalOptions { segment_bytes: 16 << 10, ..wal::WalOptions::default() },
             store: self.store_options(),
             member,
-            initial: Ok(InitialMember {
+            initial: Ok(Beginning {
                 cluster_id: CLUSTER_ID,
                 id: MEMBER_ID,
-                name: "m1".into(),
-                peer_urls: vec!["http://127.0.0.1:2380".into()],
+                founders: vec![Founder {
+                    id: MEMBER_ID,
+                    name: "m1".into(),
+                    peer_urls: vec!["http://127.0.0.1:2380".into()],
+                }],
             }),
+            force_new_cluster: None,
             now_ms: self.now_ms,
             wall_ms: 1_700_000_000_000 + self.now_ms,
         }

@@ -16,8 +16,8 @@ impl World {
             return self.died(&Fatal::new("the power is gone"));
         }
         let now = self.now_ms;
-        let Some(member) = &mut self.member else { return Err("no member".into()) };
-        match member.tick(now).and_then(|()| member.turn()) {
+        let (Some(member), Some(log)) = (&mut self.member, &mut self.log) else { return Err("no member".into()) };
+        match member.tick(now).and_then(|()| member.turn_with(log)) {
             Ok(()) => self.take_outputs(),
             Err(e) => self.died(&e),
         }
@@ -116,7 +116,7 @@ impl World {
     pub(super) fn deliver(&mut self, output: Output<u64>) -> Result<(), String> {
         match output {
             Output::Reply { ticket, result } => self.check_reply(ticket, result),
-            Output::Read { ticket, request } => self.check_read(ticket, request),
+            Output::Read { ticket, request, .. } => self.check_read(ticket, request),
             Output::Published { applied, changes } => {
                 if let Some(streams) = &mut self.streams {
                     streams.publish(&applied, changes);
@@ -136,7 +136,12 @@ impl World {
                 self.say(|| text);
                 Ok(())
             }
-            Output::Serving => Ok(()),
+            Output::Serving | Output::MembersChanged | Output::Tokens(_) => Ok(()),
+            Output::Removed
+            | Output::Forward { .. }
+            | Output::AskVersions
+            | Output::SendSnapshot { .. }
+            | Output::Replaced { .. } => Err("nobody was removed, and there is nobody else".into()),
         }
     }
 

@@ -427,11 +427,14 @@ impl Hub {
         let before = self.revision;
         self.term = term;
         self.revision = self.revision.max(revision);
+        if failpoint::mutant!("gapForgotten") {
+            return;
+        }
         for (stream, s) in &mut self.streams {
             for (id, w) in &mut s.watchers {
                 // A synced watcher was given everything up to what the hub had seen.
                 if w.synced {
-                    w.next = w.next.max(before + 1);
+                    w.next = w.next.max(if failpoint::mutant!("eventsDoubled") { before } else { before + 1 });
                     if w.next <= self.revision {
                         w.synced = false;
                         self.behind.insert((w.next, (*stream, *id)));

@@ -36,8 +36,18 @@ impl World {
     }
 
     pub fn ask(&mut self, fill: impl FnOnce(&mut pb::InternalRaftRequest)) -> Result<Reply, api::Error> {
+        self.ask_as("", 0, fill)
+    }
+
+    /// As a user, with a claim of that revision.
+    pub fn ask_as(
+        &mut self,
+        username: &str,
+        auth_revision: u64,
+        fill: impl FnOnce(&mut pb::InternalRaftRequest),
+    ) -> Result<Reply, api::Error> {
         self.index += 1;
-        let header = Some(pb::RequestHeader { id: self.index, ..Default::default() });
+        let header = Some(pb::RequestHeader { id: self.index, username: username.into(), auth_revision });
         let mut request = pb::InternalRaftRequest { header, ..Default::default() };
         fill(&mut request);
         let data = request.encode_to_vec().into();

@@ -1,0 +1,30 @@
+//! `etcdctl`: the v3 API from a shell, as Go's etcdctl 3.7.1 answers it.
+//!
+//! * `commands` is the table of all commands; each `run` stands in the module of its topic.
+//! * `globals` reads flags and environment and sets the client up; `output` prints answers in five formats.
+//!
+//! Invariant: what a script can see (standard output, exit code, first words of an error) is Go's, except where
+//! `docs/COMPAT.md` says otherwise.
+
+mod check;
+mod cluster;
+mod commands;
+mod concurrency;
+mod globals;
+mod kv;
+mod lease;
+mod log;
+mod mirror;
+mod output;
+mod prompt;
+mod snapshot;
+mod txn;
+mod watch;
+
+pub use commands::PROGRAM;
+
+/// What reads lines from outside, opened to the fuzzer.
+#[doc(hidden)]
+pub mod decoders {
+    pub use crate::txn::{read as read_txn, words};
+}

@@ -1,0 +1,117 @@
+//! What reads bytes from outside, opened to the fuzzer (crate `oxetcd-fuzz`). No part of this crate's interface.
+
+use crate::backend::{Caller, Member};
+use crate::messages::{Messages, Unread};
+use crate::methods::{Kind, Service};
+use crate::services::Services;
+use crate::{dispatch, frames, gzip};
+use bytes::Bytes;
+use http::HeaderValue;
+use http_body::{Body, Frame};
+use prost::DecodeError;
+use server::Request;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tonic::Status;
+
+pub use crate::peer::decoders as peer;
+pub use crate::serve::serve_one;
+
+/// Pieces that are all there.
+struct Pieces(VecDeque<Bytes>);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+    }
+}
+
+/// All messages of a body that arrives in pieces of so many bytes.
+///
+/// # Errors
+/// As a caller is told. A body that ends within a message is [`tonic::Code::Internal`] here.
+pub fn messages(body: &[u8], piece: usize, limit: usize, gzip: bool) -> Result<Vec<Bytes>, Status> {
+    let pieces = body.chunks(piece.max(1)).map(Bytes::copy_from_slice).collect();
+    let mut messages = Messages::new(Pieces(pieces), limit, gzip);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut all = Vec::new();
+    loop {
+        match messages.poll_message(&mut cx) {
+            Poll::Ready(Ok(Some(message))) => all.push(message),
+            Poll::Ready(Ok(None)) => return Ok(all),
+            Poll::Ready(Err(Unread::Refused(status))) => return Err(status),
+            Poll::Ready(Err(Unread::Cut)) => return Err(Status::internal("cut")),
+            Poll::Pending => return Err(Status::internal("pieces that are there were waited for")),
+        }
+    }
+}
+
+/// A message without its compression.
+///
+/// # Errors
+/// It is no gzip, or larger than `limit`.
+pub fn inflate(packed: &[u8], limit: usize) -> Result<Bytes, Status> {
+    gzip::inflate(packed, limit)
+}
+
+/// The HTTP/2 frames that begin in these bytes, and whether another could begin behind them.
+pub fn frames(bytes: &[u8], piece: usize) -> (usize, bool) {
+    let (mut scanner, mut seen) = (frames::Scanner::default(), 0);
+    bytes.chunks(piece.max(1)).for_each(|piece| scanner.feed(piece, |_| seen += 1));
+    (seen, scanner.between_frames())
+}
+
+/// `grpc-timeout`.
+///
+/// # Errors
+/// grpc-go's text.
+pub fn deadline(text: &HeaderValue) -> Result<Option<Duration>, String> {
+    dispatch::deadline(Some(text))
+}
+
+/// `content-type`.
+///
+/// # Errors
+/// grpc-go's.
+pub fn content_type(text: &HeaderValue) -> Result<HeaderValue, Status> {
+    dispatch::grpc_content_type(Some(text))
+}
+
+/// What a method makes of a request's bytes.
+#[derive(Debug)]
+pub enum Decoded {
+    /// The member's to answer.
+    Request(Box<Request>),
+    /// This crate's to answer.
+    Served,
+    /// Needs a connection.
+    Stream,
+}
+
+/// `/service/method` of all methods.
+pub fn methods<M: Member>() -> Vec<String> {
+    let of = |service: &'static Service<M>| service.methods.iter().map(|m| format!("/{}/{}", service.name, m.name));
+    Service::<M>::ALL.iter().flat_map(of).collect()
+}
+
+/// Reads a request as its method does.
+///
+/// # Errors
+/// It is none.
+pub fn request<M: Member>(member: &Arc<M>, path: &str, bytes: Bytes) -> Result<Decoded, DecodeError> {
+    let Ok(method) = dispatch::find::<M>(path) else { return Ok(Decoded::Stream) };
+    match &method.kind {
+        Kind::Asked(asked) => (asked.decode)(bytes).map(|request| Decoded::Request(Box::new(request))),
+        Kind::Served(serve) => {
+            serve(&Services(member.clone()), Caller::default(), bytes, false).map(|_| Decoded::Served)
+        }
+        Kind::Many(_) | Kind::Both(_) => Ok(Decoded::Stream),
+    }
+}

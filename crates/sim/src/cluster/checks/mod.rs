@@ -1,0 +1,5 @@
+//! What must be true at every moment, one property a file.
+
+pub mod leases;
+pub mod raft;
+pub mod state;

@@ -1,0 +1,170 @@
+//! What breaks: processes, machines, links, disks.
+
+use super::node::Input;
+use super::plan::Fault;
+use super::world::{Event, World};
+use disk::Crash;
+use server::Fatal;
+
+/// A machine that crashes while it comes up does so at most this often in a row.
+const BOOT_CRASHES_MAX: u64 = 3;
+
+impl World {
+    /// Something breaks, and the next fault is planned.
+    pub(super) fn fault(&mut self) -> Result<(), String> {
+        if self.peace || self.plan.faults.is_empty() {
+            return Ok(());
+        }
+        let pause = self.rng.below(2 * self.plan.fault_every_us);
+        self.queue.after(pause, Event::Fault);
+        let fault = self.plan.faults[self.rng.below(self.plan.faults.len() as u64) as usize];
+        let ids: Vec<u64> = self.nodes.keys().copied().collect();
+        let id = ids[self.rng.below(ids.len() as u64) as usize];
+        *self.report.faults.entry(fault).or_default() += 1;
+        self.say(|| format!("fault {fault:?} ({id:x})"));
+        match fault {
+            Fault::Kill => self.crash(id, Crash::Keep),
+            Fault::Power => {
+                let crash = self.draw_crash();
+                self.crash(id, crash);
+            }
+            Fault::Blackout => {
+                let crash = self.draw_crash();
+                ids.into_iter().for_each(|id| self.crash(id, crash));
+            }
+            Fault::Pause => self.pause(id),
+            Fault::Split | Fault::Isolate | Fault::OneWay => self.cut(fault, id, &ids),
+            Fault::Break => self.break_link(id, &ids),
+            Fault::SlowDisk => self.slow_disk(id),
+            Fault::BadDisk => self.bad_disk(id),
+        }
+        Ok(())
+    }
+
+    fn draw_crash(&mut self) -> Crash {
+        [Crash::Lose, Crash::Random, Crash::Keep][self.rng.below(3) as usize]
+    }
+
+    fn lasts(&mut self) -> u64 {
+        1000 + self.rng.below(self.plan.fault_lasts_us)
+    }
+
+    fn pause(&mut self, id: u64) {
+        let (until, node) = (self.queue.now_us() + self.lasts(), self.nodes.get_mut(&id));
+        if let Some(node) = node {
+            node.paused_until_us = until;
+        }
+    }
+
+    fn slow_disk(&mut self, id: u64) {
+        let until = self.queue.now_us() + self.lasts();
+        let by = 10_000 + self.rng.below(3_000_000);
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.slow = (by, until);
+        }
+    }
+
+    fn bad_disk(&mut self, id: u64) {
+        let after = self.rng.below(60);
+        let how = self.rng.below(3);
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| node.process.is_some()) else { return };
+        node.armed = true;
+        match how {
+            0 => node.disk.inject(disk::Fault::Sync { after }),
+            1 => node.disk.inject(disk::Fault::Write { after }),
+            _ => node.disk.crash_after(after),
+        }
+    }
+
+    fn cut(&mut self, fault: Fault, id: u64, ids: &[u64]) {
+        let now_us = self.queue.now_us();
+        let side: Vec<bool> =
+            ids.iter().map(|other| *other == id || fault == Fault::Split && self.rng.one_in(2)).collect();
+        for (a, in_a) in ids.iter().zip(&side) {
+            for (b, in_b) in ids.iter().zip(&side) {
+                if in_a != in_b && (fault != Fault::OneWay || *in_a) {
+                    self.net.cut(*a, *b, now_us);
+                }
+            }
+        }
+        let lasts = self.lasts();
+        self.queue.after(lasts, Event::Mend);
+    }
+
+    fn break_link(&mut self, id: u64, ids: &[u64]) {
+        let other = ids[self.rng.below(ids.len() as u64) as usize];
+        self.net.broken(id, other, self.queue.now_us());
+        self.hear(id, Input::Unreachable(other));
+        self.hear(other, Input::Unreachable(id));
+    }
+
+    /// The member's storage failed: it must have a reason.
+    pub(super) fn died(&mut self, id: u64, e: &Fatal) -> Result<(), String> {
+        let node = &self.nodes[&id];
+        if !node.armed && !node.disk.crashed() {
+            return Err(format!("{id:x} stopped without a fault: {e}"));
+        }
+        self.say(|| format!("{id:x}: stopped: {e}"));
+        self.report.died += 1;
+        let crash = self.draw_crash();
+        self.crash(id, crash);
+        Ok(())
+    }
+
+    /// The process ends; the machine comes back later.
+    pub(super) fn crash(&mut self, id: u64, crash: Crash) {
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| node.process.is_some()) else { return };
+        node.process = None;
+        node.disk.crash_now();
+        self.calls.retain(|_, asked| asked.node != id);
+        self.say(|| format!("{id:x}: crashes, {crash:?}"));
+        let downtime = self.lasts();
+        self.queue.after(downtime, Event::Restart(id, crash));
+        self.report.crashes += 1;
+    }
+
+    /// The machine is switched on.
+    pub(super) fn restart(&mut self, id: u64, crash: Crash) -> Result<(), String> {
+        let now_us = self.queue.now_us();
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| node.process.is_none()) else { return Ok(()) };
+        node.disk.reboot(crash);
+        node.disk.inject(disk::Fault::Heal);
+        node.armed = false;
+        let faulty = !self.peace && self.plan.faults.contains(&Fault::BadDisk);
+        if faulty && self.rng.below(BOOT_CRASHES_MAX) > 0 {
+            node.armed = true;
+            node.disk.crash_after(self.rng.below(40));
+        }
+        match node.boot(now_us, &mut self.rng, &self.plan) {
+            Ok(effects) => {
+                self.say(|| format!("{id:x}: comes up"));
+                let life = self.nodes[&id].life;
+                self.came_up(id)?;
+                if self.lives(id, life) { self.over(id, effects) } else { Ok(()) }
+            }
+            Err(e) if node.disk.crashed() => {
+                self.say(|| format!("{id:x}: crashes while coming up: {e}"));
+                self.report.crashes += 1;
+                let (crash, downtime) = (self.draw_crash(), self.lasts());
+                self.queue.after(downtime, Event::Restart(id, crash));
+                Ok(())
+            }
+            Err(e) => Err(format!("{id:x} does not come back: {e}")),
+        }
+    }
+
+    /// What was durable is there, and what was applied is what everybody applied.
+    fn came_up(&mut self, id: u64) -> Result<(), String> {
+        let node = self.nodes.get_mut(&id).expect("it came up");
+        let found = node.found();
+        node.shadow.survives_in(&found).map_err(|e| format!("{id:x}: {e}"))?;
+        node.shadow = found;
+        self.learn(id, 1)?;
+        let applied = self.visible(id)?;
+        if let Err(e) = super::checks::state::check(&applied, &mut self.history) {
+            return self.unreadable(id, e);
+        }
+        self.open_streams(id);
+        Ok(())
+    }
+}

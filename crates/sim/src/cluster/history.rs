@@ -1,0 +1,160 @@
+//! What the cluster agreed on: one log, and the state behind each of its entries, by the model.
+//!
+//! The first member that applies an entry says what it is; every other member must apply the same one. Answers, reads,
+//! states and events are then held against the model at that index: nothing is left to be guessed.
+
+use crate::model::Model;
+use crate::ops::Op;
+use crate::verdict::Outcome;
+use api::pb::etcdserverpb as pb;
+use api::raft::{Entry, EntryKind};
+use prost::Message as _;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+/// An entry that a member applied.
+#[derive(Debug)]
+pub struct Committed {
+    pub entry: Entry,
+    /// Who asked for it; 0 for entries of raft's own and changes of membership.
+    pub id: u64,
+    pub op: Option<Op>,
+    /// What the model says of it.
+    pub outcome: Option<Outcome>,
+    /// A client was told of it.
+    pub claimed: bool,
+}
+
+/// The log, from index 1 on.
+#[derive(Debug)]
+pub struct History {
+    log: Vec<Committed>,
+    /// At each index, beginning with 0.
+    models: Vec<Rc<Model>>,
+    /// Requests by id: none is applied twice.
+    ids: BTreeSet<u64>,
+    /// Values of puts that were refused: they are unique, and must never be seen.
+    refused: BTreeSet<bytes::Bytes>,
+    /// What else members agree on, by index, as the first of them had it.
+    prints: BTreeMap<u64, String>,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        History {
+            log: Vec::new(),
+            models: vec![Rc::default()],
+            ids: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            prints: BTreeMap::new(),
+        }
+    }
+}
+
+impl History {
+    pub fn last_index(&self) -> u64 {
+        self.log.len() as u64
+    }
+
+    pub fn newest(&self) -> &Rc<Model> {
+        self.models.last().expect("the first is there from the beginning")
+    }
+
+    /// The state behind the entry.
+    pub fn model(&self, index: u64) -> Option<&Rc<Model>> {
+        self.models.get(usize::try_from(index).ok()?)
+    }
+
+    pub fn at(&self, index: u64) -> Option<&Committed> {
+        self.log.get(usize::try_from(index.checked_sub(1)?).ok()?)
+    }
+
+    /// A member applied the entry: the first that does so adds it.
+    ///
+    /// # Errors
+    /// Another member applied something else, or the request was applied before.
+    pub fn applied(&mut self, entry: &Entry) -> Result<bool, String> {
+        if let Some(known) = self.at(entry.index) {
+            return match known.entry == *entry {
+                true => Ok(false),
+                false => Err(format!("state machine safety: {entry:?} where {:?} was applied", known.entry)),
+            };
+        }
+        if entry.index != self.last_index() + 1 {
+            return Err(format!("{entry:?} was applied, nobody applied what is before it: {}", self.last_index()));
+        }
+        let (id, op) = decode(entry)?;
+        if id != 0 && !self.ids.insert(id) {
+            return Err(format!("the request {id:x} is applied a second time, by {entry:?}"));
+        }
+        if let Some(Op::Put(r)) = &op
+            && self.refused.contains(&r.value)
+        {
+            return Err(format!("its client was told that this was not proposed: {op:?}"));
+        }
+        let mut model = Model::clone(self.newest());
+        let outcome = op.as_ref().map(|op| model.apply(op));
+        self.models.push(Rc::new(model));
+        self.log.push(Committed { entry: entry.clone(), id, op, outcome, claimed: false });
+        Ok(true)
+    }
+
+    /// A client was told that this was not proposed.
+    pub fn refuse(&mut self, op: &Op) {
+        if let Op::Put(r) = op
+            && !r.value.is_empty()
+        {
+            self.refused.insert(r.value.clone());
+        }
+    }
+
+    /// What members agree on besides the model's state.
+    ///
+    /// # Errors
+    /// They don't.
+    pub fn agree(&mut self, index: u64, print: String) -> Result<(), String> {
+        let known = self.prints.entry(index).or_insert_with(|| print.clone());
+        match *known == print {
+            true => Ok(()),
+            false => Err(format!("behind entry {index} one member has {known}, another {print}")),
+        }
+    }
+
+    /// The entry that a member's answer tells of: not told before, in `range`, with the member's `prefix` of ids.
+    pub fn claim(
+        &mut self,
+        range: std::ops::RangeInclusive<u64>,
+        prefix: u64,
+        op: &Op,
+        fits: impl Fn(&Outcome) -> bool,
+    ) -> Option<u64> {
+        for index in range {
+            let found = self.log.get_mut((index as usize).checked_sub(1)?)?;
+            let is_it = !found.claimed && found.id >> 48 == prefix & 0xffff && found.op.as_ref() == Some(op);
+            if is_it && found.outcome.as_ref().is_some_and(&fits) {
+                found.claimed = true;
+                return Some(index);
+            }
+        }
+        None
+    }
+}
+
+/// The request's id and what the model makes of it.
+pub fn decode(entry: &Entry) -> Result<(u64, Option<Op>), String> {
+    if entry.kind != EntryKind::Normal || entry.data.is_empty() {
+        return Ok((0, None));
+    }
+    let r = pb::InternalRaftRequest::decode(entry.data.clone()).map_err(|e| format!("{entry:?}: {e}"))?;
+    let id = r.header.map_or(r.id, |header| header.id);
+    let op = r
+        .put
+        .map(Op::Put)
+        .or(r.delete_range.map(Op::Delete))
+        .or(r.txn.map(Op::Txn))
+        .or(r.compaction.map(Op::Compact))
+        .or(r.lease_grant.map(|g| Op::Grant { id: g.id, ttl: g.ttl }))
+        .or(r.lease_revoke.map(|r| Op::Revoke { id: r.id }))
+        .or(r.alarm.map(Op::Alarm));
+    Ok((id, op))
+}

@@ -1,0 +1,161 @@
+//! A whole cluster in a world that breaks: shipping members on simulated machines, disks, clocks and a simulated network.
+//!
+//! One queue of events, one thread, one seed. A turn's effects become visible when it is over, a sync's when it is done; a
+//! crash in between discards them. First comes chaos, then peace: then the cluster must converge, serve, and have lost
+//! nothing.
+//!
+//! | room | holds |
+//! |---|---|
+//! | `plan` | what a seed's world is like |
+//! | `world`, `node`, `net`, `queue` | the event loop, machines, links, time |
+//! | `clients`, `operator`, `faults` | what is asked, reconfigured, broken |
+//! | `history`, `shadow` | what was agreed on, and the model behind each entry; what each log durably holds |
+//! | `checks` | what must be true at every moment |
+//! | `settle` | what must be true in the end |
+
+mod checks;
+mod clients;
+mod faults;
+mod history;
+mod net;
+mod node;
+mod operator;
+mod plan;
+mod queue;
+mod settle;
+mod shadow;
+mod world;
+
+pub use plan::{FAULTS, Fault};
+
+use std::collections::BTreeMap;
+use world::World;
+
+/// What a run did: equal for equal seeds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// FNV-1a over everything that happened.
+    pub trace: u64,
+    pub members: u64,
+    pub simulated_us: u64,
+    pub events: u64,
+    pub messages: u64,
+    pub asked: u64,
+    pub acknowledged: u64,
+    pub ambiguous: u64,
+    /// Surely not proposed.
+    pub refused: u64,
+    pub reads: u64,
+    pub renewed: u64,
+    pub expired: u64,
+    pub entries: u64,
+    pub crashes: u64,
+    /// Of a disk that failed.
+    pub died: u64,
+    pub checkpoints: u64,
+    /// Databases that followers got.
+    pub images: u64,
+    pub joined: u64,
+    pub retired: u64,
+    pub watched: u64,
+    pub gaps: u64,
+    pub faults: BTreeMap<Fault, u64>,
+}
+
+/// What many runs did.
+#[derive(Debug, Default)]
+pub struct Totals {
+    pub seeds: u64,
+    /// Each figure's sum, and in how many seeds it was not zero.
+    figures: BTreeMap<String, (u64, u64)>,
+}
+
+impl Totals {
+    pub fn add(&mut self, report: &Report) {
+        self.seeds += 1;
+        for (name, figure) in report.figures() {
+            let (sum, seeds) = self.figures.entry(name).or_default();
+            *sum += figure;
+            *seeds += u64::from(figure > 0);
+        }
+    }
+}
+
+impl std::fmt::Display for Totals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{:<28} {:>14} {:>12}", "what", "in all", "% of seeds")?;
+        for (name, (sum, seeds)) in &self.figures {
+            let share = *seeds as f64 * 100.0 / self.seeds as f64;
+            writeln!(f, "{name:<28} {sum:>14} {share:>12.1}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    /// Everything that can be added up, by name.
+    fn figures(&self) -> impl Iterator<Item = (String, u64)> {
+        let named = [
+            ("members", self.members),
+            ("simulated seconds", self.simulated_us / 1_000_000),
+            ("events", self.events),
+            ("messages", self.messages),
+            ("asked", self.asked),
+            ("writes acknowledged", self.acknowledged),
+            ("answers ambiguous", self.ambiguous),
+            ("writes refused", self.refused),
+            ("reads checked", self.reads),
+            ("leases renewed", self.renewed),
+            ("leases expired", self.expired),
+            ("entries", self.entries),
+            ("crashes", self.crashes),
+            ("died of a disk", self.died),
+            ("checkpoints", self.checkpoints),
+            ("databases sent", self.images),
+            ("members joined", self.joined),
+            ("members retired", self.retired),
+            ("watch events checked", self.watched),
+            ("watch gaps", self.gaps),
+        ];
+        let faults = FAULTS.map(|fault| (format!("fault {fault:?}"), self.faults.get(&fault).copied().unwrap_or(0)));
+        named.map(|(name, figure)| (name.to_owned(), figure)).into_iter().chain(faults)
+    }
+}
+
+/// Everything that happens, for people if they want it, and as a number.
+#[derive(Debug)]
+pub struct Trace {
+    hash: u64,
+    verbose: bool,
+}
+
+impl Trace {
+    fn new(verbose: bool) -> Trace {
+        Trace { hash: 0xcbf2_9ce4_8422_2325, verbose }
+    }
+
+    fn mix(&mut self, numbers: &[u64]) {
+        for byte in numbers.iter().flat_map(|n| n.to_le_bytes()) {
+            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn say(&mut self, now_us: u64, what: impl FnOnce() -> String) {
+        self.mix(&[now_us]);
+        if self.verbose {
+            println!("{:>12.3} ms  {:.600}", now_us as f64 / 1000.0, what());
+        }
+    }
+}
+
+/// Runs one seed. A panic of the members is an error like others.
+///
+/// # Errors
+/// What went wrong, for people.
+pub fn run(seed: u64, verbose: bool) -> Result<Report, String> {
+    std::panic::catch_unwind(|| World::new(seed, verbose).live()).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(format!("panicked: {}", text.unwrap_or_default()))
+    })
+}

@@ -1,0 +1,112 @@
+//! What a seed's world is like. Swarm: each seed has its own mix, and lacks most faults, so that none hides another.
+
+use crate::rng::Rng;
+
+/// Faults that the world knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// A process dies, its disk keeps what was written.
+    Kill,
+    /// A machine loses power, and its disk what was not synced.
+    Power,
+    /// All machines lose power at once.
+    Blackout,
+    /// A process stands still for a while.
+    Pause,
+    /// Two groups can't reach each other.
+    Split,
+    /// One member reaches nobody.
+    Isolate,
+    /// Messages pass in one direction only.
+    OneWay,
+    /// What is on its way between two members is lost.
+    Break,
+    /// A disk takes long to sync.
+    SlowDisk,
+    /// A write or a sync fails, or the power goes in the middle of what is written.
+    BadDisk,
+}
+
+pub const FAULTS: [Fault; 10] = [
+    Fault::Kill,
+    Fault::Power,
+    Fault::Blackout,
+    Fault::Pause,
+    Fault::Split,
+    Fault::Isolate,
+    Fault::OneWay,
+    Fault::Break,
+    Fault::SlowDisk,
+    Fault::BadDisk,
+];
+
+/// The mix.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub members: u64,
+    pub faults: Vec<Fault>,
+    /// Between two faults, on average.
+    pub fault_every_us: u64,
+    /// How long a fault lasts at most.
+    pub fault_lasts_us: u64,
+    /// Between two client operations, on average.
+    pub ask_every_us: u64,
+    /// Client operations before peace comes.
+    pub asks: u64,
+    /// Members are added, promoted and removed.
+    pub reconfigure: bool,
+    pub move_leader: bool,
+    pub delay_us: (u64, u64),
+    /// Of a thousand messages.
+    pub lost: u64,
+    pub doubled: u64,
+    /// Messages overtake one another.
+    pub reorder: bool,
+    pub sync_us: (u64, u64),
+    /// How fast the slowest and the fastest clock go, parts in a million off.
+    pub drift_ppm: u64,
+    pub pre_vote: bool,
+    pub lease_checkpoint: bool,
+    pub streams: u64,
+    pub ttl: (u64, u64),
+    pub big_values: bool,
+    pub snapshot_count: u64,
+    pub catchup_entries: u64,
+    pub checkpoint_bytes: usize,
+    pub checkpoint_ms: u64,
+    pub compaction_batch: usize,
+    pub quota: i64,
+}
+
+impl Plan {
+    pub fn draw(rng: &mut Rng) -> Plan {
+        let faults = FAULTS.into_iter().filter(|_| rng.one_in(3)).collect();
+        Plan {
+            members: [1, 3, 3, 3, 4, 5, 5][rng.below(7) as usize],
+            faults,
+            fault_every_us: [300_000, 1_000_000, 5_000_000][rng.below(3) as usize],
+            fault_lasts_us: [500_000, 3_000_000, 12_000_000][rng.below(3) as usize],
+            ask_every_us: [3_000, 10_000, 40_000][rng.below(3) as usize],
+            asks: 1000 + rng.below(1000),
+            reconfigure: rng.one_in(3),
+            move_leader: rng.one_in(3),
+            delay_us: [(50, 200), (100, 5_000), (1_000, 40_000)][rng.below(3) as usize],
+            lost: if rng.one_in(3) { rng.below(100) } else { 0 },
+            doubled: if rng.one_in(3) { rng.below(100) } else { 0 },
+            reorder: rng.one_in(2),
+            sync_us: [(50, 300), (200, 3_000), (1_000, 60_000)][rng.below(3) as usize],
+            drift_ppm: if rng.one_in(2) { rng.below(20_000) } else { 0 },
+            pre_vote: !rng.one_in(4),
+            lease_checkpoint: rng.one_in(2),
+            streams: rng.below(4),
+            ttl: [(1, 6), (2, 60), (500, 4000)][rng.below(3) as usize],
+            big_values: rng.one_in(4),
+            snapshot_count: 5 + rng.below(60),
+            catchup_entries: 1 + rng.below(30),
+            checkpoint_bytes: 1 << (10 + rng.below(6)),
+            checkpoint_ms: 200 + rng.below(2000),
+            compaction_batch: 1 + rng.below(8) as usize,
+            quota: if rng.one_in(8) { 100_000 + rng.below(200_000) as i64 } else { 0 },
+        }
+    }
+}
