@@ -19,6 +19,11 @@ impl Free {
         self.pages + self.pending_pages
     }
 
+    /// Pages that wait for views of `txid` or older.
+    pub fn held(&self, txid: u64) -> u64 {
+        self.pending.iter().filter(|(freed, ..)| *freed > txid).map(|(.., len)| len).sum()
+    }
+
     /// Adds an extent that nobody uses.
     pub fn add(&mut self, mut start: u64, mut len: u64) {
         if len == 0 {

@@ -18,6 +18,7 @@ mod check;
 mod db;
 mod error;
 mod free;
+mod image;
 mod node;
 mod page;
 mod rev;
@@ -26,10 +27,11 @@ mod view;
 
 pub use db::{Db, Options};
 pub use error::Error;
+pub use image::Image;
 pub use node::Fill;
 pub use rev::RangeRev;
 pub use tx::WriteTx;
-pub use view::{Image, Range, View};
+pub use view::{Range, View};
 
 /// What long work calls after each small step, with the bytes that it went through: it may wait, to let others go first.
 pub type Pace<'a> = &'a dyn Fn(usize);

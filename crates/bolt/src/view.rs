@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::db::Inner;
+use crate::image::Image;
 use crate::page::{BUCKET_FLAG, Meta, Page, u64_at};
 use crate::rev::RangeRev;
 use bytes::Bytes;
@@ -206,16 +207,7 @@ impl View {
 
     /// Streams the database as bbolt's `Tx.WriteTo` does: two metas, then all pages below the high-water mark.
     pub fn write_to(&self, out: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<(), Error> {
-        const CHUNK: u64 = 256 << 10;
-        let image = self.image();
-        let mut at = 0;
-        while at < image.len() {
-            let mut piece = vec![0; CHUNK.min(image.len() - at) as usize];
-            image.read_at(&mut piece, at)?;
-            out(&piece).map_err(Error::io("write a database image"))?;
-            at += piece.len() as u64;
-        }
-        Ok(())
+        self.image().for_each_piece(0, &mut |piece, _| out(piece).map_err(Error::io("write a database image")))
     }
 
     /// The bucket's last pair.
@@ -225,44 +217,22 @@ impl View {
 
     /// The database as a file: what bbolt's `Tx.WriteTo` writes.
     pub fn image(&self) -> Image {
-        let mut head = self.0.meta.encode(0);
-        let older = Meta { txid: self.0.meta.txid.saturating_sub(1), ..self.0.meta };
-        head.extend(older.encode(1));
-        Image { view: self.clone(), head }
-    }
-}
-
-/// A database image that is read piece by piece.
-#[derive(Debug)]
-pub struct Image {
-    view: View,
-    head: Vec<u8>,
-}
-
-impl Image {
-    /// Bytes of the whole image.
-    pub fn len(&self) -> u64 {
-        self.view.size()
+        Image::of(self.clone())
     }
 
-    /// Never: an image has two meta pages.
-    pub fn is_empty(&self) -> bool {
-        false
+    pub(crate) fn meta(&self) -> Meta {
+        self.0.meta
     }
 
-    /// Fills `buf` from `offset`; both must lie inside the image.
-    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), Error> {
-        if offset.saturating_add(buf.len() as u64) > self.len() {
-            return Err(Error::Misuse("read past the end of a database image"));
-        }
-        let in_head = (self.head.len() as u64).saturating_sub(offset).min(buf.len() as u64) as usize;
-        let (first, rest) = buf.split_at_mut(in_head);
-        if in_head > 0 {
-            let at = offset as usize;
-            first.copy_from_slice(&self.head[at..at + in_head]);
-        }
-        let file = &self.view.0.db.file;
-        file.read_exact_at(rest, offset + in_head as u64).map_err(Error::io("read a page"))
+    /// Bytes of pages that later transactions no longer need and that are kept for this view, and older ones.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        let pages = self.0.db.state().free.held(self.0.meta.txid);
+        pages * self.0.db.page_size as u64
+    }
+
+    /// Fills `buf` with the file's bytes at `offset`, whatever they are.
+    pub(crate) fn read_raw(&self, buf: &mut [u8], offset: u64) -> Result<(), Error> {
+        self.0.db.file.read_exact_at(buf, offset).map_err(Error::io("read a page"))
     }
 }
 

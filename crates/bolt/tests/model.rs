@@ -2,7 +2,7 @@
 
 use bolt::{Db, Fill, Options, View};
 use bytes::Bytes;
-use disk::{Crash, SharedDisk, SimDisk, SimOptions};
+use disk::{Crash, OpenOptions, SharedDisk, SimDisk, SimOptions};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::Path;
@@ -328,4 +328,65 @@ fn a_bucket_is_removed_with_all_its_pages() {
     map.remove(&b"key"[..]);
     db.check().unwrap();
     assert!(content(&db.view()) == map && !db.view().bucket_exists(b"key").unwrap());
+}
+
+/// Adds `n` keys of 1000 bytes, or replaces them.
+fn rewrite(db: &Db, n: usize, byte: u8) {
+    let mut tx = db.begin().unwrap();
+    tx.create_bucket(b"key").unwrap();
+    for n in 0..n {
+        let value = Bytes::from(vec![byte; 1000]);
+        tx.put(b"key", format!("{n:04}").into(), value, Fill::Half).unwrap();
+    }
+    tx.commit().unwrap();
+}
+
+#[test]
+fn an_image_holds_pages_until_its_rest_is_copied() {
+    let disk: SharedDisk = std::sync::Arc::new(SimDisk::new(SimOptions { seed: 1, capacity: u64::MAX }));
+    let db = open(&disk, 4096);
+    rewrite(&db, 500, b'a');
+    let expected = content(&db.view());
+    let mut image = db.view().image();
+    assert_eq!(image.held_bytes(), 0);
+    for byte in b"bcde" {
+        rewrite(&db, 500, *byte);
+    }
+    let held = image.held_bytes();
+    assert!(held > 4 * 500 * 1000, "all that was replaced is kept, and {held} bytes are");
+    let grown = db.size();
+
+    let copy = Path::new("/copy");
+    let from = 4096 * 7 + 5;
+    let mut first = vec![0; from as usize];
+    image.read_at(&mut first, 0).unwrap();
+    let paced = std::cell::Cell::new(0);
+    image.move_to(&*disk, copy, from, &|bytes| paced.set(paced.get() + bytes)).unwrap();
+    assert_eq!(paced.get() as u64, image.len() - from);
+    assert!(!disk.exists(copy).unwrap() && image.is_copy() && image.held_bytes() == 0);
+    // What is freed from now on is used again.
+    for byte in b"fghi" {
+        rewrite(&db, 500, *byte);
+    }
+    assert_eq!(db.size(), grown);
+
+    let mut rest = vec![0; (image.len() - from) as usize];
+    image.read_at(&mut rest, from).unwrap();
+    let sent = disk.open(Path::new("/sent"), OpenOptions::create_new()).unwrap();
+    sent.write_at(&[first, rest].concat(), 0).unwrap();
+    let sent = Db::open(disk.clone(), Path::new("/sent"), options(4096)).unwrap();
+    assert!(content(&sent.view()) == expected, "the image is the view's, wherever it is read from");
+    assert!(image.read_at(&mut [0], from - 1).is_err() && image.read_at(&mut [0], image.len()).is_err());
+}
+
+#[test]
+fn an_image_that_cannot_be_copied_stays_as_it_was() {
+    let disk: SharedDisk = std::sync::Arc::new(SimDisk::new(SimOptions { seed: 1, capacity: u64::MAX }));
+    let db = open(&disk, 4096);
+    rewrite(&db, 50, b'a');
+    let mut image = db.view().image();
+    assert!(image.move_to(&*disk, Path::new("/no/such/folder/copy"), 0, &|_| ()).is_err());
+    let mut whole = vec![0; image.len() as usize];
+    image.read_at(&mut whole, 0).unwrap();
+    assert!(!image.is_copy() && whole.windows(1000).any(|bytes| bytes == [b'a'; 1000]));
 }

@@ -152,7 +152,7 @@ impl World {
             for task in held.drain(..) {
                 log.take(task).unwrap();
             }
-            member.logged(log.sync().unwrap()).unwrap();
+            member.logged(log.sync().unwrap());
         }
         let mut outputs = Vec::new();
         member.take_outputs(&mut outputs);
@@ -533,7 +533,7 @@ fn receive(disk: &SimDisk, message: &Message, applied: &store::Applied) {
 
 #[test]
 fn a_follower_too_far_behind_gets_the_leaders_database() {
-    for crash in [false, true] {
+    for killed in [None, Some("before it is in place"), Some("after it is in place")] {
         let mut world = World::new(&[1, 2, 3]);
         let leader = world.leader();
         let late = if leader == 1 { 2 } else { 1 };
@@ -551,7 +551,11 @@ fn a_follower_too_far_behind_gets_the_leaders_database() {
         world.run_jobs();
         world.pass(500);
         assert!(world.snapshots > 0, "the log still has what it needs");
-        if crash {
+        assert!(!world.node(late).jobs.is_empty(), "the database is a job, and everything else goes on");
+        if killed != Some("before it is in place") {
+            world.run_jobs();
+        }
+        if killed.is_some() {
             world.restart(late);
         }
         let revision = world.put(leader, "after");
@@ -629,8 +633,10 @@ fn a_database_that_waits_for_a_checkpoint_does_not_keep_it_from_what_it_waits_fo
     fall_behind(&mut world, leader, late);
     bring_the_database(&mut world, late);
     world.stuck.clear();
-    world.pass(2000);
-    world.run_jobs();
+    for _ in ["the checkpoint", "the database"] {
+        world.pass(2000);
+        world.run_jobs();
+    }
     world.pass(2000);
     let revision = world.put(leader, "after");
     world.pass(1500);
@@ -647,6 +653,8 @@ fn a_snapshot_that_a_leaders_has_overtaken_is_not_where_the_log_begins() {
     fall_behind(&mut world, leader, late);
     bring_the_database(&mut world, late);
     assert!(!world.node(late).jobs.is_empty(), "its own is still being written");
+    world.run_jobs();
+    assert!(!world.node(late).jobs.is_empty(), "the database takes its place after that");
     world.run_jobs();
     let revision = world.put(leader, "after");
     world.pass(1500);

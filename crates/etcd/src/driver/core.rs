@@ -128,7 +128,7 @@ impl Core {
         while self.member.checkpoint_runs() {
             match self.inbox.recv() {
                 Ok(Message::Checkpointed(done)) => self.member.checkpointed(self.clock.now_ms(), *done)?,
-                Ok(Message::Logged(done)) => self.member.logged(*done)?,
+                Ok(Message::Logged(done)) => self.member.logged(*done),
                 Ok(Message::Call { ticket, .. }) => {
                     ticket.answer(Err(api::Error::Stopped));
                 }
@@ -154,7 +154,7 @@ impl Core {
     fn write(&mut self) -> Result<(), Fatal> {
         self.peers.send(self.member.take_messages());
         if let Some(done) = self.log.take(self.member.take_log_tasks())? {
-            self.member.logged(done)?;
+            self.member.logged(done);
         }
         Ok(())
     }
@@ -217,7 +217,7 @@ impl Core {
                 Message::Call { ticket, who, request } => self.member.call_as(now, ticket, &who, request),
                 Message::Checkpointed(done) => self.member.checkpointed(now, *done)?,
                 Message::CapturePrev(on) => self.member.set_capture_prev(on),
-                Message::Logged(done) => self.member.logged(*done)?,
+                Message::Logged(done) => self.member.logged(*done),
                 Message::Versions(versions) => self.member.peer_versions(&versions),
                 Message::Corrupt(member) => self.member.raise_corrupt(member),
                 Message::Peers => {}

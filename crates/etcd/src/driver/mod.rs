@@ -15,6 +15,7 @@ pub mod door;
 mod first_election;
 mod forward;
 pub mod hub;
+pub mod image;
 mod join;
 mod log;
 mod net;
@@ -99,6 +100,8 @@ pub struct Shared {
     pub calls: courtesy::Calls,
     /// Tokens and passwords.
     pub auth: auth::Auth,
+    /// Where database images go that are read too slowly.
+    pub images: image::Room,
     /// Bytes; sizes the chunks of RangeStream.
     pub max_request_bytes: usize,
     pub progress_interval_ms: u64,

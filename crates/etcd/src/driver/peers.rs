@@ -1,6 +1,7 @@
 //! Peers: what the transport brings to the core, and what it asks of the member.
 
 use super::core::Message as ToCore;
+use super::image::{ForPeer, Outgoing};
 use super::readers::{Job, Readers};
 use super::{Inbox, Shared, Ticket};
 use crate::config::Url;
@@ -8,7 +9,7 @@ use api::pb::etcdserverpb as pb;
 use api::raft::{Message, MessageType};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rpc::Caller;
-use rpc::peer::{Awaited, HashKv, Identity, Image, ImageSink, LeaseInfo, LeaseRefusal, Local, MemberInfo, Transport};
+use rpc::peer::{Awaited, HashKv, Identity, ImageSink, LeaseInfo, LeaseRefusal, Local, MemberInfo, Transport};
 use server::member::{Outcome, image_name};
 use server::{Request, Response, Who};
 use std::collections::BTreeMap;
@@ -63,6 +64,7 @@ pub struct Peers {
     waiting: Arc<AtomicUsize>,
     told: Arc<AtomicBool>,
     transport: Option<Transport>,
+    shared: Arc<Shared>,
     own: u64,
     /// Who the transport talks to, and where.
     known: BTreeMap<u64, Vec<String>>,
@@ -84,12 +86,12 @@ pub fn channel(
         waiting: waiting.clone(),
         told: told.clone(),
         inbox,
-        shared,
+        shared: shared.clone(),
         readers,
         identity,
         snap_dir,
     };
-    (door, Peers { inputs, waiting, told, transport: None, own, known: BTreeMap::new() })
+    (door, Peers { inputs, waiting, told, transport: None, shared, own, known: BTreeMap::new() })
 }
 
 impl Peers {
@@ -124,7 +126,8 @@ impl Peers {
     /// Sends a snapshot with the image of `applied`, which was made for it.
     pub fn send_snapshot(&self, message: Message, applied: &Applied) {
         if let Some(transport) = &self.transport {
-            transport.send_snapshot(message, Arc::new(DbImage(applied.image())));
+            let image = Outgoing::new(applied.image(), self.shared.images.clone());
+            transport.send_snapshot(message, Arc::new(ForPeer::new(image, self.shared.clone())));
         }
     }
 
@@ -360,19 +363,6 @@ impl Local for Door {
         let temporary = self.snap_dir.join(format!("tmp.{}.{:x}", snapshot.metadata.index, message.from));
         let file = File::create(&temporary)?;
         Ok(Box::new(ImageFile { file, temporary, path }))
-    }
-}
-
-/// An open view's pages, as a file of their own would have them.
-struct DbImage(store::Image);
-
-impl Image for DbImage {
-    fn len(&self) -> u64 {
-        self.0.len()
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(buffer, offset).map_err(io::Error::other)
     }
 }
 

@@ -6,6 +6,7 @@
 //! in the page store meanwhile; a client that takes nothing for [`STALL_MAX`] is let go.
 
 use super::courtesy::Courtesy;
+use super::image::Outgoing;
 use super::{Chunks, Image, Shared, Ticket, background, core::die};
 use api::pb::etcdserverpb as pb;
 use crossbeam_channel::{Sender, TrySendError, bounded};
@@ -30,6 +31,8 @@ const STALL_MAX: Duration = Duration::from_secs(300);
 const HISTORY: usize = 1 << 20;
 /// How long a full stream waits before it looks again.
 const STALL_PACE: Duration = Duration::from_millis(2);
+/// … and so many times until it looks what it keeps from others.
+const STALL_LOOK: u32 = 250;
 
 /// One read.
 #[derive(Debug)]
@@ -119,8 +122,14 @@ impl Readers {
 
 /// Sends when there is room; false when the client is gone, or as good as gone: then the channel closes without an end,
 /// which is not mistaken for one.
-fn send<T>(out: &mpsc::Sender<T>, mut message: T) -> bool {
+fn send<T>(out: &mpsc::Sender<T>, message: T) -> bool {
+    send_meanwhile(out, message, &mut || ())
+}
+
+/// As [`send`]; calls `meanwhile` now and then while there is no room.
+fn send_meanwhile<T>(out: &mpsc::Sender<T>, mut message: T, meanwhile: &mut dyn FnMut()) -> bool {
     let mut full_since = None;
+    let mut naps = 0u32;
     loop {
         match out.try_send(message) {
             Ok(()) => return true,
@@ -131,12 +140,20 @@ fn send<T>(out: &mpsc::Sender<T>, mut message: T) -> bool {
             return false;
         }
         std::thread::sleep(STALL_PACE);
+        naps += 1;
+        if naps.is_multiple_of(STALL_LOOK) {
+            meanwhile();
+        }
     }
 }
 
 fn work(shared: &Shared, job: Job, courtesy: &Courtesy) {
     let applied = shared.applied.load_full();
     let pace: Pace<'_> = &|bytes| courtesy.step(bytes);
+    let job = match job {
+        Job::Snapshot { ticket: Ticket::Image(out) } => return snapshot(shared, applied, &out, pace),
+        other => other,
+    };
     match job {
         Job::Read { ticket: Ticket::Chunks(out), who, request: Request::Range(request) } => {
             range_stream(shared, &applied, &who, request, &out, pace);
@@ -147,7 +164,6 @@ fn work(shared: &Shared, job: Job, courtesy: &Courtesy) {
             Err(Error::Refused(e)) => ticket.answer(Err(e)),
             Err(Error::Fatal(text)) => die(&server::Fatal::new(text)),
         },
-        Job::Snapshot { ticket: Ticket::Image(out) } => snapshot(&applied, &out, pace),
         Job::Snapshot { ticket } => ticket.answer(Err(api::Error::Other("not a snapshot stream".into()))),
         Job::History { job, reply } => {
             let result: HistoryResult = match job.run(&*applied) {
@@ -211,16 +227,18 @@ fn unchanged(shared: &Shared, applied: &Applied, who: &Who) -> Result<(), api::E
     access::check_revision(&who.claim(applied.auth())?, shared.applied.load().auth())
 }
 
-fn snapshot(applied: &Applied, out: &Image, pace: Pace<'_>) {
-    let image = applied.image();
+fn snapshot(shared: &Shared, applied: Arc<Applied>, out: &Image, pace: Pace<'_>) {
+    let mut image = Outgoing::new(applied.image(), shared.images.clone());
     let version = applied.storage_version().unwrap_or_default().to_owned();
+    // The rest of it would be kept as long as the client takes.
+    drop(applied);
     let total = image.len();
     let mut digest = Sha256::new();
     let mut sent = 0;
     let mut buffer = vec![0; SNAPSHOT_CHUNK];
     while sent < total {
         let n = usize::try_from(total - sent).unwrap_or(SNAPSHOT_CHUNK).min(SNAPSHOT_CHUNK);
-        if let Err(e) = image.read_at(&mut buffer[..n], sent) {
+        if let Err(e) = image.read_at(&mut buffer[..n], sent, pace) {
             die(&server::Fatal::new(format!("page store: {e}")));
         }
         digest.update(&buffer[..n]);
@@ -229,7 +247,7 @@ fn snapshot(applied: &Applied, out: &Image, pace: Pace<'_>) {
         let blob = bytes::Bytes::copy_from_slice(&buffer[..n]);
         let message =
             pb::SnapshotResponse { header: None, remaining_bytes: total - sent, blob, version: version.clone() };
-        if !send(out, Ok(Some(message))) {
+        if !send_meanwhile(out, Ok(Some(message)), &mut || image.relieve(sent, pace)) {
             return;
         }
     }

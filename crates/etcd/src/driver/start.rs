@@ -4,7 +4,7 @@ use super::auth::Auth;
 use super::corruption::{self, Checker};
 use super::courtesy::Calls;
 use super::first_election::FirstElection;
-use super::{Clock, Shared, background, core, door::Door, hub, join, net, peers, post, readers::Readers, spawn};
+use super::{Clock, Shared, background, core, door::Door, hub, image, join, net, peers, post, readers::Readers, spawn};
 use super::{forward::Forwarder, log::Log};
 use crate::config::{Config, Url, gates::Gate};
 use arc_swap::ArcSwap;
@@ -70,6 +70,7 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
     member.take_outputs(&mut early);
 
     let max_request_bytes = usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX);
+    let snap_dir = config.data_path().join("member/snap");
     let shared = Arc::new(Shared {
         applied: ArcSwap::from(member.applied().clone()),
         leader: watch::Sender::new(member.leader() != 0),
@@ -79,6 +80,7 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
         serving: AtomicBool::new(false),
         calls: Calls::default(),
         auth: Auth::new(config, clock, timeout)?,
+        images: image::Room::in_folder(snap_dir.clone()),
         max_request_bytes,
         progress_interval_ms: millis(config.progress_interval()),
     });
@@ -111,7 +113,6 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
     let (post, deliveries) = post::channels(net::threads());
     let peer_identity =
         Identity { member: identity.0, cluster: identity.1, urls: peers::texts(&config.initial_advertise_peer_urls) };
-    let snap_dir = config.data_path().join("member/snap");
     let (peer_door, mut peers) =
         peers::channel(inbox.clone(), shared.clone(), readers.clone(), peer_identity, snap_dir);
     let transport = net::serve_peers(config, peer_listeners, Arc::new(peer_door))?;

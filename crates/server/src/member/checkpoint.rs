@@ -4,6 +4,7 @@
 //! record → older log released. The second is synced when the job is made, since i is applied and so committed.
 //! Snapshots for users, defragmentation and physical compactions wait for a checkpoint; all run one at a time.
 
+use super::install::{Install, Installed};
 use super::{Member, Output};
 use crate::{Fatal, LogTask, Response};
 use api::pb::etcdserverpb as pb;
@@ -70,6 +71,7 @@ pub struct CheckpointJob {
     snapshot: Option<Snapshot>,
     snapshotter: Snapshotter,
     defragment: Option<store::Defragment>,
+    install: Option<Install>,
 }
 
 /// A finished [`CheckpointJob`].
@@ -81,13 +83,22 @@ pub struct CheckpointDone {
     defragment: Option<store::Defragment>,
     /// What those who asked for a defragmentation are told.
     defragmented: Result<(), api::Error>,
+    installed: Option<Installed>,
 }
 
 impl CheckpointJob {
+    /// A job that does nothing but install a leader's database.
+    pub(super) fn install(install: Install, snapshotter: Snapshotter) -> CheckpointJob {
+        CheckpointJob { checkpoint: None, snapshot: None, snapshotter, defragment: None, install: Some(install) }
+    }
+
     /// Writes the frozen changes, the `.snap` if one is due, and the compacted file if one was asked for, at the pace of
-    /// others.
+    /// others; or installs a leader's database.
+    ///
+    /// # Errors
+    /// The disk failed, or the database is not what its snapshot says.
     pub fn run(self, pace: store::Pace<'_>) -> Result<CheckpointDone, Fatal> {
-        let CheckpointJob { mut checkpoint, snapshot, snapshotter, mut defragment } = self;
+        let CheckpointJob { mut checkpoint, snapshot, snapshotter, mut defragment, install } = self;
         if let Some(checkpoint) = &mut checkpoint {
             checkpoint.run(pace)?;
         }
@@ -99,8 +110,9 @@ impl CheckpointJob {
             Err(store::Error::Refused(e)) => Err(e),
             outcome => Ok(outcome?),
         };
+        let installed = install.map(Install::run).transpose()?;
         let snapshot = snapshot.map(|s| s.metadata);
-        Ok(CheckpointDone { checkpoint, snapshot, snapshotter, defragment, defragmented })
+        Ok(CheckpointDone { checkpoint, snapshot, snapshotter, defragment, defragmented, installed })
     }
 }
 
@@ -120,7 +132,6 @@ impl<T> Member<T> {
         let index = self.applied.index();
         let behind = index.saturating_sub(c.snapshot_index);
         let snapshot_due = index > c.snapshot_index && (c.force_snapshot || behind > self.config.snapshot_count);
-        let Some(snapshotter) = self.checkpointing.snapshotter.take() else { return };
         let checkpoint = self.store.freeze();
         self.compaction.frozen();
         let defragment = match self.checkpointing.defragments.is_empty() {
@@ -131,12 +142,19 @@ impl<T> Member<T> {
         let envelope = self.snapshots.are_wanted().then(|| self.raft_snapshot());
         self.snapshots.frozen(envelope);
         let c = &mut self.checkpointing;
-        c.running = true;
         c.force = false;
         c.force_snapshot = false;
         c.serving_snapshots = std::mem::take(&mut c.snapshots);
         c.serving_defragments = std::mem::take(&mut c.defragments);
-        let job = Box::new(CheckpointJob { checkpoint, snapshot, snapshotter, defragment });
+        self.start_job(|snapshotter| CheckpointJob { checkpoint, snapshot, snapshotter, defragment, install: None });
+    }
+
+    /// Hands out a job, when the log is where its `.snap` wants it to be.
+    pub(super) fn start_job(&mut self, make: impl FnOnce(Snapshotter) -> CheckpointJob) {
+        let c = &mut self.checkpointing;
+        assert!(!c.running, "jobs run one at a time");
+        c.running = true;
+        let job = Box::new(make(c.snapshotter.take().expect("it is with the job that runs, and none does")));
         match job.snapshot {
             Some(_) => {
                 c.waiting = Some(job);
@@ -217,7 +235,11 @@ impl<T> Member<T> {
             let outcome = done.defragmented.clone();
             self.reply(ticket, outcome.map(|()| Response::Defragment(pb::DefragmentResponse::default())));
         }
-        self.settle_logged()
+        match done.installed {
+            Some(installed) => self.installed(installed),
+            None => self.settle_logged(),
+        }
+        Ok(())
     }
 
     /// Whether a job is out.

@@ -5,9 +5,11 @@
 //! shortened while one is on its way, and for a while after: the follower wants what comes behind it.
 //!
 //! A follower's transport has stored the image as `INDEX.snap.db` before raft hears of it. When the log holds the snapshot,
-//! the image takes the database's place, and only then the snapshot is acknowledged. A crash in between is settled at the
+//! the image takes the database's place (a job like a checkpoint: it takes as long as reading all keys), and only then the
+//! snapshot is acknowledged. Reads are answered from the database before, meanwhile. A crash in between is settled at the
 //! next start: the log's newest snapshot is above the database, and the image is there.
 
+use super::checkpoint::CheckpointJob;
 use super::{Member, Output};
 use crate::{Fatal, Layout};
 use api::raft::{Message, Snapshot, SnapshotMetadata};
@@ -27,7 +29,7 @@ const RELEASE_ENTRIES: u64 = 100;
 const LOG_BYTES: usize = 256 << 20;
 
 /// Where the member's files are.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Files {
     pub disk: SharedDisk,
     pub layout: Layout,
@@ -82,6 +84,44 @@ pub fn adopt_image(files: &Files, index: u64) -> Result<(), Fatal> {
     disk.sync_dir(&layout.snap).map_err(failed)
 }
 
+/// A leader's database that is to take the place of ours. Opening it reads all its keys: not a thing for the core's thread,
+/// which has heartbeats to answer.
+#[derive(Debug)]
+pub struct Install {
+    files: Files,
+    metadata: SnapshotMetadata,
+}
+
+/// … and that is open now.
+#[derive(Debug)]
+pub struct Installed {
+    store: Store,
+    metadata: SnapshotMetadata,
+}
+
+impl Install {
+    /// Moves the image to the database's place and opens it.
+    ///
+    /// # Errors
+    /// There is none, it is of another index, or the disk failed.
+    pub fn run(self) -> Result<Installed, Fatal> {
+        let Install { files, metadata } = self;
+        failpoint::point!("applyBeforeOpenSnapshot");
+        adopt_image(&files, metadata.index)?;
+        let store = Store::open(files.disk.clone(), &files.layout.db, files.store)?;
+        let index = store.consistent_index();
+        if index != metadata.index {
+            return Err(Fatal::new(format!(
+                "the leader's database is of index {index}, its snapshot of {}: this member can't go on; remove it, clear its \
+                 data directory and add it again",
+                metadata.index
+            )));
+        }
+        failpoint::point!("applyAfterOpenSnapshot");
+        Ok(Installed { store, metadata })
+    }
+}
+
 impl<T> Member<T> {
     /// Raft wants a peer to have a snapshot.
     pub(super) fn want_snapshot(&mut self, message: Message) {
@@ -118,27 +158,23 @@ impl<T> Member<T> {
         storage.compact_behind(index, keep, LOG_BYTES);
     }
 
-    /// Puts a leader's database in the place of ours.
-    pub(super) fn install(&mut self, metadata: &SnapshotMetadata) -> Result<(), Fatal> {
-        failpoint::point!("applyBeforeOpenSnapshot");
-        adopt_image(&self.files, metadata.index)?;
-        let mut store = Store::open(self.files.disk.clone(), &self.files.layout.db, self.files.store.clone())?;
-        let index = store.consistent_index();
-        if index != metadata.index {
-            return Err(Fatal::new(format!(
-                "the leader's database is of index {index}, its snapshot of {}: this member can't go on; remove it, clear its \
-                 data directory and add it again",
-                metadata.index
-            )));
-        }
-        failpoint::point!("applyAfterOpenSnapshot");
+    /// Has a leader's database put in the place of ours. Not while another job runs: it may write to the present one.
+    pub(super) fn start_install(&mut self, metadata: SnapshotMetadata) {
+        let files = self.files.clone();
+        self.start_job(|snapshotter| CheckpointJob::install(Install { files, metadata }, snapshotter));
+    }
+
+    /// The leader's database is open: it takes over.
+    pub(super) fn installed(&mut self, done: Installed) {
+        let Installed { mut store, metadata } = done;
         store.set_identity(self.cluster_id, self.member_id);
         store.set_capture_prev(self.store.captures_prev());
         self.store = store;
-        self.follow_installed(metadata)
+        self.follow_installed(&metadata);
+        self.settle_installed();
     }
 
-    fn follow_installed(&mut self, metadata: &SnapshotMetadata) -> Result<(), Fatal> {
+    fn follow_installed(&mut self, metadata: &SnapshotMetadata) {
         let (applied, _) = self.store.publish();
         self.applied = applied.clone();
         self.out.push(Output::Replaced { applied });
@@ -153,6 +189,5 @@ impl<T> Member<T> {
         }
         self.members_changed();
         self.out.push(Output::Note(format!("installed the leader's database of index {}", metadata.index)));
-        Ok(())
     }
 }

@@ -36,7 +36,7 @@ impl<T> Member<T> {
             for task in tasks {
                 log.take(task)?;
             }
-            self.logged(log.sync()?)?;
+            self.logged(log.sync()?);
         }
     }
 
@@ -91,10 +91,7 @@ impl<T> Member<T> {
     }
 
     /// The log's writer did what it was told.
-    ///
-    /// # Errors
-    /// A leader's database can't be installed.
-    pub fn logged(&mut self, mut done: Logged) -> Result<(), Fatal> {
+    pub fn logged(&mut self, mut done: Logged) {
         // Not in order with the rest: a database that waits to be installed waits for the checkpoint that waits for this.
         self.log_room = done.room;
         if !failpoint::mutant!("databaseWaitsForCheckpoint") || done.received.is_none() && self.logged.is_empty() {
@@ -102,26 +99,29 @@ impl<T> Member<T> {
         }
         self.out.extend(done.notes.drain(..).map(Output::Note));
         self.logged.push_back(done);
-        self.settle_logged()
+        self.settle_logged();
     }
 
-    /// Counts what is durable, in order. A leader's database is installed first, and that waits for a running checkpoint,
-    /// which writes to the present one.
-    pub(super) fn settle_logged(&mut self) -> Result<(), Fatal> {
-        let may_install = !self.checkpoint_runs();
-        while let Some(done) = self.logged.pop_front_if(|done| done.received.is_none() || may_install) {
+    /// Counts what is durable, in order. A leader's database is installed first, and what came behind it waits meanwhile.
+    pub(super) fn settle_logged(&mut self) {
+        while let Some(done) = self.logged.pop_front_if(|done| done.received.is_none()) {
             failpoint::point!("raftBeforeAdvance");
-            match done.received {
-                Some(metadata) => {
-                    self.install(&metadata)?;
-                    failpoint::point!("raftBeforeApplySnap");
-                    done.promises.into_iter().for_each(|promise| self.post(promise));
-                    failpoint::point!("raftAfterApplySnap");
-                }
-                None => done.promises.into_iter().for_each(|promise| self.post(promise)),
-            }
+            done.promises.into_iter().for_each(|promise| self.post(promise));
         }
-        Ok(())
+        let received = self.logged.front().and_then(|done| done.received.clone());
+        if let Some(metadata) = received.filter(|_| !self.checkpoint_runs()) {
+            self.start_install(metadata);
+        }
+    }
+
+    /// A leader's database is in place: its snapshot counts.
+    pub(super) fn settle_installed(&mut self) {
+        let mut done = self.logged.pop_front().expect("what is installed is at the front until now");
+        assert!(done.received.take().is_some(), "what is installed was received");
+        failpoint::point!("raftBeforeApplySnap");
+        done.promises.into_iter().for_each(|promise| self.post(promise));
+        failpoint::point!("raftAfterApplySnap");
+        self.settle_logged();
     }
 
     fn submit_held(&mut self) {

@@ -248,7 +248,7 @@ impl Process {
             Input::Unreachable(peer) => member.report_unreachable(peer),
             Input::Snapshot { to, arrived } => member.report_snapshot(to, arrived),
             Input::Checkpointed(done) => return member.checkpointed(now_ms, *done),
-            Input::Logged(done) => return member.logged(done),
+            Input::Logged(done) => member.logged(done),
             Input::Versions(versions) => member.peer_versions(&versions),
         }
         Ok(())
