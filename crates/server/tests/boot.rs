@@ -3,7 +3,7 @@
 use api::pb::etcdserverpb as pb;
 use api::raft::{ConfChange, ConfChangeKind, Message, MessageType};
 use disk::{Crash, SimDisk, SimOptions};
-use server::member::{Beginning, BootConfig, Config, Founder};
+use server::member::{Beginning, BootConfig, Config, Founder, RELEASE_DELAY_MS, RELEASE_ENTRIES};
 use server::{LogWriter, Member, Output, Request};
 
 fn config() -> Config {
@@ -16,6 +16,8 @@ fn config() -> Config {
         seed: 1,
         snapshot_count: 100_000,
         catchup_entries: 10,
+        release_entries: RELEASE_ENTRIES,
+        release_delay_ms: RELEASE_DELAY_MS,
         max_snapshots: 2,
         max_wals: 2,
         max_request_bytes: 1 << 20,

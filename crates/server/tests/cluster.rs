@@ -3,7 +3,7 @@
 use api::pb::etcdserverpb as pb;
 use api::raft::{Message, MessageType};
 use disk::{Fault, SimDisk, SimOptions};
-use server::member::{Beginning, BootConfig, CheckpointJob, Config, Founder};
+use server::member::{Beginning, BootConfig, CheckpointJob, Config, Founder, RELEASE_DELAY_MS, RELEASE_ENTRIES};
 use server::{LogTask, LogWriter, Member, Output, Request, Response};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -34,6 +34,8 @@ struct World {
     next_ticket: Ticket,
     answers: BTreeMap<Ticket, Outcome>,
     reads: BTreeMap<Ticket, i64>,
+    /// Whose requests are the leader's to answer.
+    forwarded: BTreeSet<Ticket>,
     /// Kinds of messages that were carried.
     carried: BTreeSet<i32>,
     /// Database snapshots on their way, and how many there were.
@@ -55,6 +57,8 @@ fn config(id: u64) -> Config {
         seed: id,
         snapshot_count: 1000,
         catchup_entries: 1000,
+        release_entries: RELEASE_ENTRIES,
+        release_delay_ms: RELEASE_DELAY_MS,
         max_snapshots: 2,
         max_wals: 2,
         max_request_bytes: 1 << 20,
@@ -101,6 +105,7 @@ impl World {
             next_ticket: 0,
             answers: BTreeMap::new(),
             reads: BTreeMap::new(),
+            forwarded: BTreeSet::new(),
             carried: BTreeSet::new(),
             images: Vec::new(),
             snapshots: 0,
@@ -160,6 +165,7 @@ impl World {
             match output {
                 Output::Reply { ticket, result } => drop(self.answers.insert(ticket, result)),
                 Output::Read { ticket, .. } => drop(self.reads.insert(ticket, member.applied().revision())),
+                Output::Forward { ticket, .. } => drop(self.forwarded.insert(ticket)),
                 Output::Checkpoint(job) => jobs.push_back(*job),
                 Output::Removed => *removed = true,
                 Output::SendSnapshot { message, applied } => self.images.push((message, applied)),
@@ -692,6 +698,39 @@ fn a_leader_that_was_paused_does_not_have_leases_revoked_by_its_successor() {
     world.settle();
     world.pass(1000);
     assert!(world.node(new).member.applied().lease(7).is_some(), "it was renewed a second ago");
+}
+
+/// Whoever renews a lease that has just run out waits for its revocation. A leader that is deposed meanwhile does not revoke
+/// it, and its successor gives it time anew: the successor is to be asked. (Scenario t19, seed 1.)
+#[test]
+fn a_renewal_that_waits_for_a_revocation_goes_to_the_next_leader() {
+    let mut world = World::new(&[1, 2, 3]);
+    let old = world.leader();
+    assert!(world.answer(old, Request::LeaseGrant(pb::LeaseGrantRequest { ttl: 5, id: 7 })).is_ok());
+    let renewal = || Request::LeaseKeepAlive(pb::LeaseKeepAliveRequest { id: 7 });
+    // It has run out, and what ran out has not been looked at yet: at some time in the half second between two looks.
+    let waits = (0..10)
+        .find_map(|n| {
+            world.pass(5000 + n * TICK_MS);
+            let ticket = world.ask(old, renewal());
+            match world.answers.remove(&ticket) {
+                Some(Ok(Response::LeaseKeepAlive(r))) if r.ttl == 0 => {
+                    let grant = Request::LeaseGrant(pb::LeaseGrantRequest { ttl: 5, id: 7 });
+                    assert!(world.answer(old, grant).is_ok());
+                    None
+                }
+                Some(other) => panic!("{other:?}"),
+                None => Some(ticket),
+            }
+        })
+        .expect("one of them was asked in time");
+    world.cut.insert(old);
+    let new = world.leader();
+    world.cut.clear();
+    world.pass(1000);
+    assert_ne!(old, new);
+    assert!(world.node(new).member.applied().lease(7).is_some(), "the next leader gave it time anew");
+    assert!(world.forwarded.contains(&waits));
 }
 
 /// It promises no TTL that its successor knows nothing of. (Go: `ensureLeadership`.)

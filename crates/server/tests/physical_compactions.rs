@@ -2,7 +2,7 @@
 
 use api::pb::etcdserverpb as pb;
 use disk::{SharedDisk, SimDisk, SimOptions};
-use server::member::{Beginning, BootConfig, CheckpointJob, Config, Founder};
+use server::member::{Beginning, BootConfig, CheckpointJob, Config, Founder, RELEASE_DELAY_MS, RELEASE_ENTRIES};
 use server::{LogWriter, Member, Output, Request, Response};
 
 type Ticket = &'static str;
@@ -28,6 +28,8 @@ fn boot(disk: SharedDisk) -> BootConfig {
         seed: 1,
         snapshot_count: 10_000,
         catchup_entries: 10,
+        release_entries: RELEASE_ENTRIES,
+        release_delay_ms: RELEASE_DELAY_MS,
         max_snapshots: 2,
         max_wals: 2,
         max_request_bytes: 1 << 20,

@@ -10,12 +10,14 @@
 //! | `ops` | what clients ask |
 //! | `verdict` | which course of events explains what was seen |
 //! | `clocks` | which leases may, and which must have expired |
+//! | `image` | what a database snapshot holds |
 //! | `streams`, `watchers` | the shipping watch hub, its clients, and what each watcher is owed |
 //! | `world` | one member, its disk, time, faults, snapshots |
 //! | `cluster` | several, and the network between them |
 
 mod clocks;
 pub mod cluster;
+mod image;
 pub mod model;
 pub mod ops;
 pub mod rng;

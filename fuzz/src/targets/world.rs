@@ -2,7 +2,7 @@
 
 use api::raft::{Entry, EntryKind};
 use disk::{OpenOptions, SharedDisk, SimDisk, SimOptions};
-use server::member::{Beginning, BootConfig, Config, Founder};
+use server::member::{Beginning, BootConfig, Config, Founder, RELEASE_DELAY_MS, RELEASE_ENTRIES};
 use server::{Fatal, LogWriter, Member};
 use std::path::Path;
 use store::Store;
@@ -49,6 +49,8 @@ fn config() -> Config {
         seed: 1,
         snapshot_count: 100_000,
         catchup_entries: 10,
+        release_entries: RELEASE_ENTRIES,
+        release_delay_ms: RELEASE_DELAY_MS,
         max_snapshots: 2,
         max_wals: 2,
         max_request_bytes: 64 << 10,

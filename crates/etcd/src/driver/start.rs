@@ -190,6 +190,8 @@ fn boot_config(config: &Config, initial: Result<Beginning, String>, clock: Clock
             seed: u64::from_le_bytes(seed),
             snapshot_count: config.snapshot_count,
             catchup_entries: config.snapshot_catchup_entries,
+            release_entries: server::member::RELEASE_ENTRIES,
+            release_delay_ms: server::member::RELEASE_DELAY_MS,
             max_snapshots: size(config.max_snapshots),
             max_wals: size(config.max_wals),
             max_request_bytes: size(config.max_request_bytes),

@@ -74,6 +74,14 @@ pub struct CheckpointJob {
     install: Option<Install>,
 }
 
+/// What a job is for; a defragmentation begins with a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobKind {
+    Checkpoint,
+    Defragment,
+    Install,
+}
+
 /// A finished [`CheckpointJob`].
 #[derive(Debug)]
 pub struct CheckpointDone {
@@ -90,6 +98,14 @@ impl CheckpointJob {
     /// A job that does nothing but install a leader's database.
     pub(super) fn install(install: Install, snapshotter: Snapshotter) -> CheckpointJob {
         CheckpointJob { checkpoint: None, snapshot: None, snapshotter, defragment: None, install: Some(install) }
+    }
+
+    pub fn kind(&self) -> JobKind {
+        match (&self.install, &self.defragment) {
+            (Some(_), _) => JobKind::Install,
+            (None, Some(_)) => JobKind::Defragment,
+            (None, None) => JobKind::Checkpoint,
+        }
     }
 
     /// Writes the frozen changes, the `.snap` if one is due, and the compacted file if one was asked for, at the pace of

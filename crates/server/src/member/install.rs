@@ -21,10 +21,10 @@ use store::Store;
 use store::lessor::Lessor;
 
 /// The log is kept for so long after a snapshot arrived (etcd `releaseDelayAfterSnapshot`).
-const RELEASE_DELAY_MS: u64 = 30_000;
+pub const RELEASE_DELAY_MS: u64 = 30_000;
 
 /// The log in memory is looked at each time that so many entries were applied (etcd `memorySnapshotCount`).
-const RELEASE_ENTRIES: u64 = 100;
+pub const RELEASE_ENTRIES: u64 = 100;
 /// Memory that applied entries may take, bytes. etcd has no such limit: 5000 entries of 1 MiB are 5 GiB there.
 const LOG_BYTES: usize = 256 << 20;
 
@@ -139,7 +139,7 @@ impl<T> Member<T> {
     pub(super) fn snapshot_sent(&mut self, peer: u64, arrived: bool) {
         self.snapshots.sending.remove(&peer);
         if arrived {
-            self.snapshots.hold_ms = self.now_ms + RELEASE_DELAY_MS;
+            self.snapshots.hold_ms = self.now_ms + self.config.release_delay_ms;
         }
     }
 
@@ -150,7 +150,8 @@ impl<T> Member<T> {
         let (index, storage) = (self.applied.index(), self.raft.storage());
         // After a start the page store may be ahead of what raft has handed out: that is still to come by.
         let replayed = self.raft.basic_status().applied >= index;
-        let is_long = index >= storage.snapshot().metadata.index + RELEASE_ENTRIES || storage.bytes() > LOG_BYTES;
+        let is_long =
+            index >= storage.snapshot().metadata.index + self.config.release_entries || storage.bytes() > LOG_BYTES;
         let Some(term) = storage.term(index).filter(|_| is_long && replayed && !held) else { return };
         let metadata = SnapshotMetadata { index, term, conf_state: self.applied.conf_state().clone() };
         let (keep, storage) = (self.config.catchup_entries, self.raft.storage_mut());

@@ -23,7 +23,7 @@ pub struct Keeper<T> {
     /// To be revoked, those that expired first in front.
     expired: VecDeque<i64>,
     revoking: usize,
-    waiting: BTreeMap<i64, Vec<T>>,
+    waiting: BTreeMap<i64, Vec<(T, Who)>>,
 }
 
 impl<T> Default for Keeper<T> {
@@ -43,13 +43,8 @@ impl<T> Keeper<T> {
         self.revoking < REVOKES_IN_FLIGHT && !self.expired.is_empty()
     }
 
-    /// This member no longer leads.
-    pub fn demote(&mut self) {
-        self.expired.clear();
-    }
-
     pub fn drain(&mut self) -> Vec<T> {
-        std::mem::take(&mut self.waiting).into_values().flatten().collect()
+        std::mem::take(&mut self.waiting).into_values().flatten().map(|(ticket, _)| ticket).collect()
     }
 }
 
@@ -94,12 +89,24 @@ impl<T> Member<T> {
             }
             Renewal::Renewed { ttl, .. } => self.answer_keep_alive(ticket, lease, ttl),
             Renewal::Unknown => self.answer_keep_alive(ticket, lease, 0),
-            Renewal::Expired => self.leases.waiting.entry(lease).or_default().push(ticket),
+            Renewal::Expired => self.leases.waiting.entry(lease).or_default().push((ticket, who.clone())),
             // It was deposed just now: the next leader is asked.
-            Renewal::NotPrimary => {
-                let request = Request::LeaseKeepAlive(pb::LeaseKeepAliveRequest { id: lease });
-                self.out.push(Output::Forward { ticket, who: who.clone(), request });
-            }
+            Renewal::NotPrimary => self.forward_keep_alive(ticket, who.clone(), lease),
+        }
+    }
+
+    fn forward_keep_alive(&mut self, ticket: T, who: Who, id: i64) {
+        let request = Request::LeaseKeepAlive(pb::LeaseKeepAliveRequest { id });
+        self.out.push(Output::Forward { ticket, who, request });
+    }
+
+    /// This member no longer leads. Whoever waits for the end of a lease may find that its successor goes on with it (etcd
+    /// `demotec`).
+    pub(super) fn demote_lessor(&mut self) {
+        self.lessor.demote();
+        self.leases.expired.clear();
+        for (lease, waiting) in std::mem::take(&mut self.leases.waiting) {
+            waiting.into_iter().for_each(|(ticket, who)| self.forward_keep_alive(ticket, who, lease));
         }
     }
 
@@ -148,7 +155,7 @@ impl<T> Member<T> {
 
     pub(super) fn lease_revoked(&mut self, id: i64) {
         self.lessor.revoke(id);
-        for ticket in self.leases.waiting.remove(&id).unwrap_or_default() {
+        for (ticket, _) in self.leases.waiting.remove(&id).unwrap_or_default() {
             self.answer_keep_alive(ticket, id, 0);
         }
     }

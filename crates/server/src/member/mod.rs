@@ -22,8 +22,8 @@ mod turn;
 mod versions;
 
 pub use boot::{Beginning, BootConfig, Founder};
-pub use checkpoint::{CheckpointDone, CheckpointJob};
-pub use install::image_name;
+pub use checkpoint::{CheckpointDone, CheckpointJob, JobKind};
+pub use install::{RELEASE_DELAY_MS, RELEASE_ENTRIES, image_name};
 pub use pending::Outcome;
 
 use crate::autocompact::{AutoCompactor, Policy};
@@ -53,6 +53,10 @@ pub struct Config {
     pub snapshot_count: u64,
     /// Entries kept in memory behind a snapshot.
     pub catchup_entries: u64,
+    /// The log in memory is looked at each time that so many entries were applied, 1 or more ([`RELEASE_ENTRIES`]) …
+    pub release_entries: u64,
+    /// … and left as it is for so long after a follower got a database, ms ([`RELEASE_DELAY_MS`]).
+    pub release_delay_ms: u64,
     pub max_snapshots: usize,
     pub max_wals: usize,
     pub max_request_bytes: usize,

@@ -251,8 +251,7 @@ impl<T> Member<T> {
             return;
         }
         if self.leads.is_some() {
-            self.lessor.demote();
-            self.leases.demote();
+            self.demote_lessor();
         }
         self.leads = leads;
         if leads.is_some() {

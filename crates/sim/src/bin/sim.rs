@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 const USAGE: &str = "\
 usage: sim --seeds FROM..TO [--steps N] [--seconds S] [--at-least N] [--verbose] [--keep-going]
        sim --cluster --seeds FROM..TO [--seconds S] [--at-least N] [--verbose] [--keep-going]
+       sim --scenarios [--seeds FROM..TO] [--only NAME] [--verbose]
        sim --mutants [--seeds FROM..TO] [--only NAME]      (needs the cargo feature mutants)
        sim --sweep SEED|FROM..TO [--steps N] [--stride N] [--seconds S] [--at-least N]
        sim --crash-at OPERATION:lose|random|keep --seeds SEED..SEED+1 [--steps N] [--verbose]
@@ -13,7 +14,8 @@ usage: sim --seeds FROM..TO [--steps N] [--seconds S] [--at-least N] [--verbose]
   --seeds FROM..TO   lives with random faults, each run twice: equal seeds must give equal traces
   --cluster          whole clusters instead of one member; one seed in 20 is run twice
   --mutants          each known mistake on its own, in clusters, until a seed notices it; fails when none does
-  --only NAME        this mutant alone
+  --scenarios        clusters in which known bugs of etcd would show: each passes, and what it is about happens
+  --only NAME        this mutant or scenario alone
   --sweep SEED       one short life without random faults, then the same life crashed at each of its disk
                      operations, in each mode of losing what was not synced
   --crash-at OP:MODE one life of a sweep, for replaying it
@@ -32,6 +34,7 @@ struct Args {
     sweep: bool,
     cluster: bool,
     mutants: bool,
+    scenarios: bool,
     only: Option<String>,
     crash_at: Option<(u64, disk::Crash)>,
     steps: Option<u64>,
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Args { crash_at: Some((at, mode)), .. } => replay(&args, at, mode),
         Args { sweep: true, .. } => sweep(&args),
         Args { mutants: true, .. } => mutants(&args),
+        Args { scenarios: true, .. } => scenarios(&args),
         Args { cluster: true, .. } => clusters(&args),
         _ => seeds(&args),
     };
@@ -116,6 +120,34 @@ fn mutants(args: &Args) -> u64 {
         }
     }
     missed
+}
+
+/// Each scenario must pass, and what it is about must happen.
+fn scenarios(args: &Args) -> u64 {
+    let chosen = sim::cluster::SCENARIOS.iter().filter(|s| args.only.as_deref().is_none_or(|only| only == s.name));
+    let mut failed = 0;
+    for scenario in chosen {
+        let mut happened = 0;
+        for seed in args.seeds.clone() {
+            match scenario.run(seed, args.verbose) {
+                Ok(times) => happened += times,
+                Err(why) => {
+                    failed += 1;
+                    eprintln!("{} failed with seed {seed}: {why}", scenario.name);
+                    eprintln!(
+                        "replay: cargo run -p sim --bin sim -- --scenarios --only {} --seeds {seed} --verbose",
+                        scenario.name
+                    );
+                }
+            }
+        }
+        println!("| `{}` | {} | {happened} |", scenario.name, scenario.bug);
+        if happened == 0 {
+            failed += 1;
+            eprintln!("{}: what it is about did not happen", scenario.name);
+        }
+    }
+    failed
 }
 
 fn clusters(args: &Args) -> u64 {
@@ -199,6 +231,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
         sweep: false,
         cluster: false,
         mutants: false,
+        scenarios: false,
         only: None,
         crash_at: None,
         steps: None,
@@ -213,6 +246,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
         match flag.as_str() {
             "--seeds" => parsed.seeds = range(&value()?)?,
             "--mutants" => parsed.mutants = true,
+            "--scenarios" => parsed.scenarios = true,
             "--only" => parsed.only = Some(value()?),
             "--cluster" => parsed.cluster = true,
             "--sweep" => (parsed.sweep, parsed.seeds) = (true, range(&value()?)?),

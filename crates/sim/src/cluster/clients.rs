@@ -16,10 +16,21 @@ use server::{Request, Response, read};
 #[derive(Clone, Debug)]
 pub enum What {
     Write(Op),
-    Read { linearizable: bool },
-    KeepAlive { id: i64, grant: Option<(i64, u64)> },
-    TimeToLive { id: i64 },
+    Read {
+        linearizable: bool,
+    },
+    KeepAlive {
+        id: i64,
+        grant: Option<(i64, u64)>,
+    },
+    TimeToLive {
+        id: i64,
+    },
     Defragment,
+    /// A database snapshot, of what the member had then at least.
+    Snapshot {
+        from: u64,
+    },
     MoveLeader,
     Member,
 }
@@ -58,11 +69,16 @@ impl World {
     /// Somebody asks something of some member.
     pub(super) fn ask(&mut self) -> Result<(), String> {
         let Some(node) = self.some_running() else { return Ok(()) };
+        let (defragments, images) = (self.plan.defragments, self.plan.images);
         match self.rng.below(100) {
+            n if n < defragments => self.call(node, What::Defragment, Request::Defragment(pb::DefragmentRequest {})),
+            n if n < defragments + images => {
+                let from = self.visible(node)?.index();
+                self.call(node, What::Snapshot { from }, Request::Snapshot(pb::SnapshotRequest {}))
+            }
             0..=59 => self.ask_write(node),
             60..=84 => self.ask_read(node),
-            85..=95 => self.ask_lease(node),
-            96 => self.call(node, What::Defragment, Request::Defragment(pb::DefragmentRequest {})),
+            85..=96 => self.ask_lease(node),
             _ => self.ask_move(node),
         }
     }
@@ -229,6 +245,10 @@ impl World {
             (What::TimeToLive { id }, Ok(Response::LeaseTimeToLive(r))) if r.ttl < 0 => {
                 let grant = self.history.newest().lease(*id).filter(|_| asked.agreed == self.history.last_index());
                 self.check_gone(*id, grant)
+            }
+            (_, Ok(Response::MemberPromote(_))) => {
+                self.report.promoted += 1;
+                Ok(())
             }
             (_, Ok(Response::MemberAdd(r))) => {
                 let id = r.member.as_ref().map_or(0, |m| m.id);

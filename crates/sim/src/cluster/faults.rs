@@ -5,6 +5,7 @@ use super::plan::Fault;
 use super::world::{Event, World};
 use disk::Crash;
 use server::Fatal;
+use server::member::JobKind;
 
 /// A machine that crashes while it comes up does so at most this often in a row.
 const BOOT_CRASHES_MAX: u64 = 3;
@@ -53,6 +54,8 @@ impl World {
         let (until, node) = (self.queue.now_us() + self.lasts(), self.nodes.get_mut(&id));
         if let Some(node) = node {
             node.paused_until_us = until;
+            let leads = node.process.as_ref().is_some_and(|process| process.member.leader() == id);
+            self.report.paused_leaders += u64::from(leads);
         }
     }
 
@@ -114,7 +117,9 @@ impl World {
     /// The process ends; the machine comes back later.
     pub(super) fn crash(&mut self, id: u64, crash: Crash) {
         let Some(node) = self.nodes.get_mut(&id).filter(|node| node.process.is_some()) else { return };
-        node.process = None;
+        let job = node.process.take().and_then(|process| process.job_kind);
+        self.report.cut_defragmenting += u64::from(job == Some(JobKind::Defragment));
+        self.report.cut_installing += u64::from(std::mem::take(&mut node.received));
         node.disk.crash_now();
         self.calls.retain(|_, asked| asked.node != id);
         self.say(|| format!("{id:x}: crashes, {crash:?}"));

@@ -3,6 +3,7 @@
 //! The first member that applies an entry says what it is; every other member must apply the same one. Answers, reads,
 //! states and events are then held against the model at that index: nothing is left to be guessed.
 
+use super::Report;
 use crate::model::Model;
 use crate::ops::Op;
 use crate::verdict::Outcome;
@@ -97,6 +98,23 @@ impl History {
         self.models.push(Rc::new(model));
         self.log.push(Committed { entry: entry.clone(), id, op, outcome, claimed: false });
         Ok(true)
+    }
+
+    /// What the log says of a run.
+    pub fn sum_up(&self, report: &mut Report) {
+        for (committed, model) in self.log.iter().zip(&self.models[1..]) {
+            let ok = committed.outcome.as_ref().is_some_and(Result::is_ok);
+            match &committed.op {
+                Some(Op::Txn(_)) if !ok => report.failed_txns += 1,
+                Some(Op::Compact(r)) if ok => {
+                    report.compactions += 1;
+                    let deletes = model.happenings(r.revision).iter().any(|h| h.delete);
+                    report.compacted_deletes += u64::from(deletes);
+                }
+                Some(Op::Alarm(r)) if r.action == pb::alarm_request::AlarmAction::Activate as i32 => report.alarms += 1,
+                _ => {}
+            }
+        }
     }
 
     /// A client was told that this was not proposed.

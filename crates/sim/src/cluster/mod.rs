@@ -11,22 +11,27 @@
 //! | `clients`, `operator`, `faults` | what is asked, reconfigured, broken |
 //! | `history`, `shadow` | what was agreed on, and the model behind each entry; what each log durably holds |
 //! | `checks` | what must be true at every moment |
+//! | `images` | database snapshots on their way to users |
+//! | `scenarios` | worlds in which a known bug of etcd's would show |
 //! | `settle` | what must be true in the end |
 
 mod checks;
 mod clients;
 mod faults;
 mod history;
+mod images;
 mod net;
 mod node;
 mod operator;
 mod plan;
 mod queue;
+mod scenarios;
 mod settle;
 mod shadow;
 mod world;
 
 pub use plan::{FAULTS, Fault};
+pub use scenarios::{SCENARIOS, Scenario};
 
 use std::collections::BTreeMap;
 use world::World;
@@ -55,6 +60,26 @@ pub struct Report {
     pub checkpoints: u64,
     /// Databases that followers got.
     pub images: u64,
+    /// Jobs that were done, and those that a crash cut short.
+    pub defragmented: u64,
+    pub installed: u64,
+    pub cut_defragmenting: u64,
+    pub cut_installing: u64,
+    /// Databases that came while a defragmentation was under way, and those that came right after another.
+    pub installed_after_defragmenting: u64,
+    pub installed_in_a_row: u64,
+    /// Transactions that failed at one of their operations, and what deletes were when they were compacted.
+    pub failed_txns: u64,
+    pub compactions: u64,
+    pub compacted_deletes: u64,
+    pub alarms: u64,
+    /// A leader stood still; another took over.
+    pub paused_leaders: u64,
+    pub leaders: u64,
+    pub promoted: u64,
+    /// Database snapshots that users got, and those that were moved to a copy half way.
+    pub user_images: u64,
+    pub moved_images: u64,
     pub joined: u64,
     pub retired: u64,
     pub watched: u64,
@@ -112,6 +137,21 @@ impl Report {
             ("died of a disk", self.died),
             ("checkpoints", self.checkpoints),
             ("databases sent", self.images),
+            ("databases installed", self.installed),
+            ("… cut by a crash", self.cut_installing),
+            ("… after a defragmentation", self.installed_after_defragmenting),
+            ("… one after another", self.installed_in_a_row),
+            ("defragmentations", self.defragmented),
+            ("… cut by a crash ", self.cut_defragmenting),
+            ("user's snapshots", self.user_images),
+            ("… moved to a copy", self.moved_images),
+            ("failed transactions", self.failed_txns),
+            ("compactions", self.compactions),
+            ("… at a deletion", self.compacted_deletes),
+            ("alarms raised", self.alarms),
+            ("leaders", self.leaders),
+            ("leaders paused", self.paused_leaders),
+            ("learners promoted", self.promoted),
             ("members joined", self.joined),
             ("members retired", self.retired),
             ("watch events checked", self.watched),
@@ -153,7 +193,12 @@ impl Trace {
 /// # Errors
 /// What went wrong, for people.
 pub fn run(seed: u64, verbose: bool) -> Result<Report, String> {
-    std::panic::catch_unwind(|| World::new(seed, verbose).live()).unwrap_or_else(|panic| {
+    run_shaped(seed, verbose, |_| ())
+}
+
+/// As [`run`], in a world that `shape` has changed.
+fn run_shaped(seed: u64, verbose: bool, shape: fn(&mut plan::Plan)) -> Result<Report, String> {
+    std::panic::catch_unwind(|| World::new(seed, verbose, shape).live()).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Err(format!("panicked: {}", text.unwrap_or_default()))

@@ -8,6 +8,7 @@
 //! ```
 //! A crash discards what is not visible yet: turns, syncs and checkpoints that are under way.
 
+use super::images::Sending;
 use super::plan::Plan;
 use super::shadow::Shadow;
 use crate::model::MIN_LEASE_TTL;
@@ -15,7 +16,7 @@ use crate::rng::Rng;
 use crate::streams::Streams;
 use api::raft::Message;
 use disk::{SimDisk, SimOptions};
-use server::member::{Beginning, BootConfig, CheckpointDone, CheckpointJob, Config, Founder};
+use server::member::{Beginning, BootConfig, CheckpointDone, CheckpointJob, Config, Founder, JobKind};
 use server::{Fatal, LogTask, LogWriter, Logged, Member, Output, Request};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -69,6 +70,10 @@ pub struct Process {
     pub queued: Vec<LogTask>,
     pub writing: bool,
     pub job: Option<Box<CheckpointJob>>,
+    /// Of the job that is under way.
+    pub job_kind: Option<JobKind>,
+    /// Snapshots on their way to users.
+    pub images: Vec<Sending>,
     /// The newest published state.
     pub visible: Arc<Applied>,
     /// When the core looks again.
@@ -94,6 +99,11 @@ pub struct Node {
     pub armed: bool,
     pub shadow: Shadow,
     pub streams: Option<Streams>,
+    /// A database came, and is not installed yet.
+    pub received: bool,
+    /// The last job that was done, and when the last database was installed.
+    pub last_job: Option<(JobKind, u64)>,
+    pub installed_us: Option<u64>,
 }
 
 pub fn peer_url(id: u64) -> String {
@@ -119,6 +129,9 @@ impl Node {
             armed: false,
             shadow: Shadow::default(),
             streams: None,
+            received: false,
+            last_job: None,
+            installed_us: None,
         }
     }
 
@@ -153,6 +166,8 @@ impl Node {
             queued: Vec::new(),
             writing: false,
             job: None,
+            job_kind: None,
+            images: Vec::new(),
             visible,
             wake_us: None,
             started_us: now_us,
@@ -175,14 +190,7 @@ impl Node {
             data_dir: "/data".into(),
             wal_dir: None,
             wal: wal::WalOptions { segment_bytes: 16 << 10, ..wal::WalOptions::default() },
-            store: store::Options {
-                cache_bytes: 256 << 10,
-                page_size: Some(4096),
-                quota_bytes: plan.quota,
-                min_lease_ttl: MIN_LEASE_TTL,
-                max_learners: 1,
-                ..store::Options::default()
-            },
+            store: store_options(plan),
             member: self.member_config(rng, plan),
             initial: Ok(Beginning { cluster_id: CLUSTER_ID, id: self.id, founders: self.founders.clone() }),
             force_new_cluster: None,
@@ -201,6 +209,8 @@ impl Node {
             seed: rng.draw(),
             snapshot_count: plan.snapshot_count,
             catchup_entries: plan.catchup_entries,
+            release_entries: plan.release_entries,
+            release_delay_ms: plan.release_delay_ms,
             max_snapshots: 2,
             max_wals: 2,
             max_request_bytes: 1 << 20,
@@ -216,6 +226,17 @@ impl Node {
             checkpoint_ms: plan.checkpoint_ms,
             unwritten_bytes: usize::MAX,
         }
+    }
+}
+
+pub fn store_options(plan: &Plan) -> store::Options {
+    store::Options {
+        cache_bytes: 256 << 10,
+        page_size: Some(4096),
+        quota_bytes: plan.quota,
+        min_lease_ttl: MIN_LEASE_TTL,
+        max_learners: 1,
+        ..store::Options::default()
     }
 }
 

@@ -56,6 +56,9 @@ pub struct Plan {
     /// Members are added, promoted and removed.
     pub reconfigure: bool,
     pub move_leader: bool,
+    /// Of a hundred client operations.
+    pub defragments: u64,
+    pub images: u64,
     pub delay_us: (u64, u64),
     /// Of a thousand messages.
     pub lost: u64,
@@ -72,8 +75,12 @@ pub struct Plan {
     pub big_values: bool,
     pub snapshot_count: u64,
     pub catchup_entries: u64,
+    pub release_entries: u64,
+    pub release_delay_ms: u64,
     pub checkpoint_bytes: usize,
     pub checkpoint_ms: u64,
+    /// A checkpoint, or whatever else its thread does, begins so late at most.
+    pub job_delay_us: u64,
     pub compaction_batch: usize,
     pub quota: i64,
 }
@@ -90,6 +97,8 @@ impl Plan {
             asks: 1000 + rng.below(1000),
             reconfigure: rng.one_in(3),
             move_leader: rng.one_in(3),
+            defragments: 1,
+            images: rng.below(2),
             delay_us: [(50, 200), (100, 5_000), (1_000, 40_000)][rng.below(3) as usize],
             lost: if rng.one_in(3) { rng.below(100) } else { 0 },
             doubled: if rng.one_in(3) { rng.below(100) } else { 0 },
@@ -103,8 +112,11 @@ impl Plan {
             big_values: rng.one_in(4),
             snapshot_count: 5 + rng.below(60),
             catchup_entries: 1 + rng.below(30),
+            release_entries: 1 + rng.below(100),
+            release_delay_ms: [500, 5_000, 30_000][rng.below(3) as usize],
             checkpoint_bytes: 1 << (10 + rng.below(6)),
             checkpoint_ms: 200 + rng.below(2000),
+            job_delay_us: [10_000, 100_000, 1_000_000][rng.below(3) as usize],
             compaction_batch: 1 + rng.below(8) as usize,
             quota: if rng.one_in(8) { 100_000 + rng.below(200_000) as i64 } else { 0 },
         }

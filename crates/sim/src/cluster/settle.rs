@@ -40,6 +40,8 @@ impl World {
         self.report.members = self.nodes.len() as u64;
         self.report.simulated_us = self.queue.now_us();
         self.report.entries = self.history.last_index();
+        self.report.leaders = self.terms.leaders();
+        self.history.sum_up(&mut self.report);
         self.report.expired = self.clocks.expired;
         self.report.trace = self.trace.hash;
     }

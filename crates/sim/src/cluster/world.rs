@@ -15,7 +15,7 @@ use crate::verdict::Outcome;
 use api::pb::etcdserverpb as pb;
 use api::raft::{Message, MessageType};
 use disk::{Crash, OpenOptions};
-use server::member::{CheckpointDone, image_name};
+use server::member::{CheckpointDone, JobKind, image_name};
 use server::{Fatal, LogTask, Output, Request};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -34,6 +34,8 @@ pub enum Event {
     /// The checkpointer writes; what it wrote is durable.
     Checkpoint(u64, u64),
     Written(u64, u64, Box<CheckpointDone>),
+    /// A user's snapshot goes on.
+    Piece(u64, u64),
     Arrive(u64, Box<Packet>),
     /// The machine is switched on; its disk lost what the crash says.
     Restart(u64, Crash),
@@ -70,6 +72,11 @@ pub enum Packet {
 /// How long a member waits for the leader's answer to its client.
 const FORWARD_US: u64 = 7_000_000;
 
+/// A turn and what goes before it take no longer than this.
+const WAITED_US: u64 = 50_000;
+/// Two databases within this come one after another.
+const IN_A_ROW_US: u64 = 5_000_000;
+
 /// Messages that may wait for a member's core.
 const INBOX_MAX: usize = 4096;
 
@@ -101,9 +108,10 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, verbose: bool) -> World {
+    pub fn new(seed: u64, verbose: bool, shape: fn(&mut Plan)) -> World {
         let mut rng = Rng::new(seed ^ 0x636c_7573_7465_7273);
-        let plan = Plan::draw(&mut rng);
+        let mut plan = Plan::draw(&mut rng);
+        shape(&mut plan);
         let net = Net::new(&plan);
         let clocks = Clocks::new(plan.drift_ppm);
         let mut world = World {
@@ -170,15 +178,18 @@ impl World {
             Event::Synced(id, life) if self.lives(id, life) => self.synced(id),
             Event::Checkpoint(id, life) if self.lives(id, life) => self.checkpoint(id),
             Event::Written(id, life, done) if self.lives(id, life) => {
+                self.job_done(id);
                 self.hear(id, Input::Checkpointed(done));
                 Ok(())
             }
+            Event::Piece(id, life) if self.lives(id, life) => self.send_piece(id),
             Event::Watch(id, life) if self.lives(id, life) => self.watch(id),
             Event::Wake(..)
             | Event::Over(..)
             | Event::Synced(..)
             | Event::Checkpoint(..)
             | Event::Written(..)
+            | Event::Piece(..)
             | Event::Watch(..) => Ok(()),
             Event::Arrive(id, packet) => self.arrive(id, *packet),
             Event::Restart(id, crash) => self.restart(id, crash),
@@ -376,6 +387,7 @@ impl World {
         self.report_image(&message, stored.is_ok());
         if stored.is_ok() {
             self.report.images += 1;
+            self.nodes.get_mut(&id).expect("it stored it").received = true;
             self.hear(id, Input::Raft(message));
         }
         Ok(())
@@ -496,7 +508,8 @@ impl World {
                 self.say(|| format!("{id:x}: {text}"));
                 Ok(())
             }
-            Output::Snapshot { .. } => Err("nobody asked for a snapshot".into()),
+            Output::Snapshot { ticket: Ticket::Client(call) } => self.begin_image(id, call),
+            Output::Snapshot { .. } => Err("a snapshot was forwarded".into()),
             Output::Serving | Output::MembersChanged | Output::Tokens(_) => Ok(()),
         }
     }
@@ -552,15 +565,41 @@ impl World {
     }
 
     fn begin_checkpoint(&mut self, id: u64, job: Box<server::member::CheckpointJob>) -> Result<(), String> {
+        let now_us = self.queue.now_us();
         let node = self.nodes.get_mut(&id).expect("it lives");
         let life = node.life;
         let process = node.process.as_mut().expect("it lives");
+        let kind = job.kind();
         if process.job.replace(job).is_some() {
             return Err(format!("{id:x}: two checkpoints at once"));
         }
-        let delay = self.rng.below(100_000);
+        process.job_kind = Some(kind);
+        // It waited, or came while the other was told of.
+        let waited = |(kind, at_us)| kind == JobKind::Defragment && now_us - at_us < WAITED_US;
+        if kind == JobKind::Install && node.last_job.is_some_and(waited) {
+            self.report.installed_after_defragmenting += 1;
+        }
+        let delay = self.rng.below(self.plan.job_delay_us);
         self.queue.after(delay, Event::Checkpoint(id, life));
         Ok(())
+    }
+
+    /// What was written is durable, and the member hears of it.
+    fn job_done(&mut self, id: u64) {
+        let now_us = self.queue.now_us();
+        let node = self.nodes.get_mut(&id).expect("it lives");
+        let Some(kind) = node.process.as_mut().and_then(|process| process.job_kind.take()) else { return };
+        match kind {
+            JobKind::Checkpoint => {}
+            JobKind::Defragment => self.report.defragmented += 1,
+            JobKind::Install => {
+                node.received = false;
+                let before = node.installed_us.replace(now_us);
+                self.report.installed += 1;
+                self.report.installed_in_a_row += u64::from(before.is_some_and(|at| now_us - at < IN_A_ROW_US));
+            }
+        }
+        node.last_job = Some((kind, now_us));
     }
 
     fn send_image(&mut self, message: &Message, applied: &Applied) -> Result<(), String> {

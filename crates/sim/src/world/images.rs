@@ -2,13 +2,11 @@
 
 use super::World;
 use super::asks::Call;
+use crate::image;
 use crate::model::{Model, plain};
-use crate::verdict;
-use disk::{OpenOptions, SimDisk, SimOptions};
 use server::{Fatal, Response};
-use std::path::Path;
 use std::sync::Arc;
-use store::{Applied, Store};
+use store::Applied;
 
 /// Held at once: beyond it the oldest goes.
 const PINS_MAX: usize = 3;
@@ -94,22 +92,7 @@ impl World {
         let Image { bytes, model, .. } = image;
         self.report.images += 1;
         self.say(|| format!("snapshot of revision {} is complete", model.revision));
-        let disk = SimDisk::new(SimOptions { seed: 0, capacity: u64::MAX });
-        let path = Path::new("/db");
-        let wrap = |e: &dyn std::fmt::Display| format!("the snapshot can't be opened: {e}");
-        let file = disk.shared().open(path, OpenOptions::create()).map_err(|e| wrap(&e))?;
-        file.write_at(&bytes, 0).map_err(|e| wrap(&e))?;
-        drop(file);
-        let mut store = Store::open(disk.shared(), path, self.store_options()).map_err(|e| wrap(&e))?;
-        let (applied, _) = store.publish();
-        verdict::compare(&model, &applied).map_err(|e| format!("the snapshot's state: {e}"))?;
-        if !model.is_empty() {
-            let (hash, expected) = (applied.hash_kv(0, &|_| ()).map_err(|e| wrap(&e))?.hash, model.hash_kv());
-            if hash != expected {
-                return Err(format!("the snapshot's HashKV is {hash:08x}, the model says {expected:08x}"));
-            }
-        }
-        Ok(())
+        image::check(&*image::open(&bytes, self.store_options())?, &model)
     }
 
     /// HashKV at the present. `idle`: no compaction has anything left to delete.

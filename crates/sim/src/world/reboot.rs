@@ -5,7 +5,7 @@ use crate::model::MIN_LEASE_TTL;
 use crate::streams::Streams;
 use crate::verdict::{self, Evidence};
 use disk::{Crash, Fault};
-use server::member::{Beginning, BootConfig, Config, Founder};
+use server::member::{Beginning, BootConfig, Config, Founder, RELEASE_DELAY_MS, RELEASE_ENTRIES};
 use server::{Member, Output};
 use store::History as _;
 
@@ -170,6 +170,8 @@ impl World {
             seed: self.rng.draw(),
             snapshot_count: self.plan.snapshot_count,
             catchup_entries: 10,
+            release_entries: RELEASE_ENTRIES,
+            release_delay_ms: RELEASE_DELAY_MS,
             max_snapshots: 2,
             max_wals: 2,
             max_request_bytes: 1 << 20,

@@ -36,6 +36,11 @@ impl Terms {
         }
     }
 
+    /// How many there were.
+    pub fn leaders(&self) -> u64 {
+        self.leaders.len() as u64
+    }
+
     fn leads(&mut self, message: &Message) -> Result<(), String> {
         let leader = *self.leaders.entry(message.term).or_insert(message.from);
         match leader == message.from {
