@@ -31,6 +31,8 @@ struct World {
     /// Whose disk stands still.
     stuck: BTreeSet<u64>,
     now_ms: u64,
+    /// Entries that logs in memory keep for followers.
+    catchup_entries: u64,
     next_ticket: Ticket,
     answers: BTreeMap<Ticket, Outcome>,
     reads: BTreeMap<Ticket, i64>,
@@ -47,7 +49,7 @@ fn url(id: u64) -> Vec<String> {
     vec![format!("http://10.0.0.{id}:2380")]
 }
 
-fn config(id: u64) -> Config {
+fn config(id: u64, catchup_entries: u64) -> Config {
     Config {
         name: format!("m{id}"),
         client_urls: vec![format!("http://10.0.0.{id}:2379")],
@@ -56,7 +58,7 @@ fn config(id: u64) -> Config {
         pre_vote: true,
         seed: id,
         snapshot_count: 1000,
-        catchup_entries: 1000,
+        catchup_entries,
         release_entries: RELEASE_ENTRIES,
         release_delay_ms: RELEASE_DELAY_MS,
         max_snapshots: 2,
@@ -76,7 +78,13 @@ fn config(id: u64) -> Config {
     }
 }
 
-fn boot(disk: &SimDisk, id: u64, founders: &[u64], now_ms: u64) -> (Member<Ticket>, LogWriter) {
+fn boot(
+    disk: &SimDisk,
+    id: u64,
+    founders: &[u64],
+    now_ms: u64,
+    catchup_entries: u64,
+) -> Result<(Member<Ticket>, LogWriter), server::Fatal> {
     let founders: Vec<_> =
         founders.iter().map(|id| Founder { id: *id, name: format!("m{id}"), peer_urls: url(*id) }).collect();
     let boot = BootConfig {
@@ -85,23 +93,28 @@ fn boot(disk: &SimDisk, id: u64, founders: &[u64], now_ms: u64) -> (Member<Ticke
         wal_dir: None,
         wal: wal::WalOptions { segment_bytes: 64 << 10, ..wal::WalOptions::default() },
         store: store::Options { max_learners: 1, ..store::Options::default() },
-        member: config(id),
+        member: config(id, catchup_entries),
         initial: Ok(Beginning { cluster_id: 7, id, founders }),
         force_new_cluster: None,
         now_ms,
         wall_ms: 1_700_000_000_000 + now_ms,
     };
-    let (member, log, _) = Member::boot(boot).unwrap();
-    (member, log)
+    let (member, log, _) = Member::boot(boot)?;
+    Ok((member, log))
 }
 
 impl World {
     fn new(ids: &[u64]) -> World {
+        World::keeping(1000, ids)
+    }
+
+    fn keeping(catchup_entries: u64, ids: &[u64]) -> World {
         let mut world = World {
             nodes: BTreeMap::new(),
             cut: BTreeSet::new(),
             stuck: BTreeSet::new(),
             now_ms: 0,
+            catchup_entries,
             next_ticket: 0,
             answers: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -116,7 +129,7 @@ impl World {
 
     fn add(&mut self, id: u64, founders: &[u64]) {
         let disk = SimDisk::new(SimOptions { seed: id, capacity: u64::MAX });
-        let (member, log) = boot(&disk, id, founders, self.now_ms);
+        let (member, log) = boot(&disk, id, founders, self.now_ms, self.catchup_entries).unwrap();
         self.nodes.insert(id, Node { disk, member, log, jobs: VecDeque::new(), held: Vec::new(), removed: false });
     }
 
@@ -253,7 +266,7 @@ impl World {
         let Node { disk, .. } = self.nodes.remove(&id).unwrap();
         disk.crash_now();
         disk.reboot(disk::Crash::Lose);
-        let (member, log) = boot(&disk, id, &[], now_ms);
+        let (member, log) = boot(&disk, id, &[], now_ms, self.catchup_entries).unwrap();
         self.nodes.insert(id, Node { disk, member, log, jobs: VecDeque::new(), held: Vec::new(), removed: false });
         self.settle();
     }
@@ -478,7 +491,7 @@ fn members_are_added_promoted_and_removed() {
     let promote = Request::MemberPromote(pb::MemberPromoteRequest { id: learner.id });
     assert_eq!(world.answer(leader, promote.clone()).unwrap_err(), api::Error::LearnerNotReady);
     let disk = SimDisk::new(SimOptions { seed: 4, capacity: u64::MAX });
-    let (member, log) = boot(&disk, learner.id, &[], world.now_ms);
+    let (member, log) = boot(&disk, learner.id, &[], world.now_ms, world.catchup_entries).unwrap();
     world.nodes.insert(learner.id, Node { disk, member, log, jobs: VecDeque::new(), held: Vec::new(), removed: false });
     world.pass(1000);
     assert_eq!(world.hashes().len(), 1);
@@ -668,6 +681,50 @@ fn a_snapshot_that_a_leaders_has_overtaken_is_not_where_the_log_begins() {
     world.restart(late);
     world.pass(1500);
     assert_eq!(world.node(late).member.applied().revision(), revision);
+}
+
+/// A member died before it had synced that a leader's database is to take its own's place, and reads that record when it comes
+/// up. What is read may be gone after the next crash: it is made durable first. (Seed 20198.)
+#[test]
+fn a_database_takes_its_place_when_the_log_that_says_so_is_durable() {
+    for operations in 0.. {
+        let mut world = World::keeping(10, &[1, 2, 3]);
+        let leader = world.leader();
+        let late = if leader == 1 { 2 } else { 1 };
+        world.cut.insert(late);
+        for n in 0..300 {
+            world.put(leader, &format!("k{}", n % 5));
+        }
+        world.pass(6000);
+        world.run_jobs();
+        world.cut.clear();
+        world.pass(2000);
+        world.stuck.insert(late);
+        world.run_jobs();
+        assert!(world.snapshots > 0, "the log still has what it needs");
+        let Node { disk, mut log, held, .. } = world.nodes.remove(&late).unwrap();
+        held.into_iter().for_each(|task| log.take(task).unwrap());
+        // Written, not synced.
+        disk.inject(disk::Fault::Sync { after: 0 });
+        assert!(log.sync().is_err());
+        drop(log);
+        disk.crash_now();
+        disk.reboot(disk::Crash::Keep);
+        disk.inject(disk::Fault::Heal);
+        disk.crash_after(operations);
+        let first = boot(&disk, late, &[], world.now_ms, 10);
+        let crashed = disk.crashed();
+        drop(first);
+        disk.crash_now();
+        disk.reboot(disk::Crash::Lose);
+        if let Err(e) = boot(&disk, late, &[], world.now_ms, 10) {
+            panic!("crashed after {operations} operations: {e}");
+        }
+        if !crashed {
+            assert!(operations > 10, "coming up takes some operations");
+            return;
+        }
+    }
 }
 
 /// A deposed leader that stood still learns of its successor in the moment in which its leases seem to have run out: it must

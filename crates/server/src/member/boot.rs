@@ -186,15 +186,22 @@ fn open_existing(boot: &BootConfig, layout: &Layout) -> Result<Opened, Fatal> {
         return Err(Fatal::new(format!("database file ({}) of the backend is missing", layout.db.display())));
     }
     // Both are locked and read before anything is changed: who is refused keeps what may be rescued.
-    let store = open_store(boot, layout, &snapshot)?;
+    let mut store = Store::open(boot.disk.clone(), &layout.db, boot.store.clone())?;
     let (opening, mut replay) = Opening::open(boot.disk.clone(), &layout.wal, &snapshot)?;
     if boot.member.alone {
         refuse_other_members(store.conf_state())?;
     }
-    check_indexes(layout, &snapshot, &store, &replay)?;
-    check_torn(&store, &opening, &replay)?;
+    let lacks_image = lacks_image(boot, layout, &snapshot, &store)?;
+    if !lacks_image {
+        check_indexes(layout, &snapshot, &store, &replay)?;
+        // Who got a leader's database is not the only voter.
+        check_torn(&store, &opening, &replay)?;
+    }
     let snapshotter = snapshotter(boot, layout)?;
     let mut wal = opening.settle(boot.wal)?;
+    if lacks_image {
+        store = adopt_image(boot, layout, &snapshot, &replay, store)?;
+    }
     if replay.hard_state.is_empty() && snapshot.index == 0 && store.consistent_index() == 0 {
         begin_again(boot, &mut wal, &mut replay)?;
     }
@@ -206,18 +213,27 @@ fn open_existing(boot: &BootConfig, layout: &Layout) -> Result<Opened, Fatal> {
     Ok(Opened { wal, replay, store, snapshot, snapshotter })
 }
 
-/// Opens the page store. A leader's database may still have to take its place: a crash came in between.
-fn open_store(boot: &BootConfig, layout: &Layout, snapshot: &WalSnapshot) -> Result<Store, Fatal> {
-    let open = || Store::open(boot.disk.clone(), &layout.db, boot.store.clone());
-    let store = open()?;
+/// Whether a leader's database still has to take the page store's place: a crash came in between.
+fn lacks_image(boot: &BootConfig, layout: &Layout, snapshot: &WalSnapshot, store: &Store) -> Result<bool, Fatal> {
     let image = layout.snap.join(install::image_name(snapshot.index));
     let there = boot.disk.exists(&image).map_err(|e| Fatal::new(format!("{}: {e}", image.display())))?;
-    if store.consistent_index() >= snapshot.index || !there {
-        return Ok(store);
-    }
+    Ok(there && store.consistent_index() < snapshot.index)
+}
+
+/// Puts a leader's database in the page store's place. Only when the log that says so is durable: a record that was read
+/// may be gone after the next crash, and a database without it is ahead of its log.
+fn adopt_image(
+    boot: &BootConfig,
+    layout: &Layout,
+    snapshot: &WalSnapshot,
+    replay: &Replay,
+    store: Store,
+) -> Result<Store, Fatal> {
     drop(store);
     install::adopt_image(&files(boot, layout), snapshot.index)?;
-    Ok(open()?)
+    let store = Store::open(boot.disk.clone(), &layout.db, boot.store.clone())?;
+    check_indexes(layout, snapshot, &store, replay)?;
+    Ok(store)
 }
 
 fn files(boot: &BootConfig, layout: &Layout) -> install::Files {
