@@ -43,7 +43,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("bolt/tx.rs::bucket", "the name is the caller's; the pages are read by bolt/page.rs"),
     ("bolt/tx.rs::take", "takes a page that bolt/page.rs has read"),
     ("rpc/peer/local.rs::read_at", "reads an image that is sent, as bytes"),
-    ("etcd/driver/peers.rs::read_at", "reads an image that is sent, as bytes"),
+    ("etcd/driver/image.rs::read_at", "reads an image that is sent, as bytes"),
     ("rpc/concurrency.rs::open_watch", "the key is the service's own"),
     ("etcd/driver/auth/jwt.rs::parsed", "the key is of the operator's own file, read once at the start"),
     ("etcdctl/globals.rs::open_logging_as", "the text is the program's own; its flags are read by cobra/flags.rs"),

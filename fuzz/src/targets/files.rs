@@ -66,7 +66,8 @@ pub const PAGE_STORE: Target = Target {
         "bolt/page.rs::parse",
         "bolt/view.rs::parse_bucket",
         "bolt/view.rs::read_roots",
-        "bolt/view.rs::read_at",
+        "bolt/image.rs::read_at",
+        "bolt/view.rs::read_raw",
     ],
     corpus: page_corpus,
     mend: Some(|input| {

@@ -26,6 +26,9 @@ usage: sim --seeds FROM..TO [--steps N] [--seconds S] [--at-least N] [--verbose]
   --verbose          every event of the first run
   --keep-going       do not stop at the first seed that fails";
 
+/// Runs of scenarios that a mutant may survive.
+#[cfg(feature = "mutants")]
+const SCENARIO_RUNS: usize = 1000;
 /// Of so many cluster seeds one is run twice.
 const TWICE: u64 = 20;
 
@@ -99,6 +102,15 @@ fn mutants(_: &Args) -> u64 {
     1
 }
 
+/// What no seed notices, a scenario may.
+#[cfg(feature = "mutants")]
+fn by_scenario(args: &Args) -> Option<(String, String)> {
+    let runs = args.seeds.clone().flat_map(|seed| sim::cluster::SCENARIOS.iter().map(move |scenario| (scenario, seed)));
+    runs.take(SCENARIO_RUNS).find_map(|(scenario, seed)| {
+        Some((format!("`{}`, seed {seed}", scenario.name), scenario.run(seed, args.verbose).err()?))
+    })
+}
+
 /// How many seeds each mutant lives.
 #[cfg(feature = "mutants")]
 fn mutants(args: &Args) -> u64 {
@@ -109,14 +121,13 @@ fn mutants(args: &Args) -> u64 {
     let chosen = MUTANTS.iter().filter(|(name, _)| args.only.as_deref().is_none_or(|only| only == *name));
     for (name, what) in chosen {
         switch_to(Some(name)).expect("it is in the list");
-        let caught = args.seeds.clone().find_map(|seed| Some((seed, sim::cluster::run(seed, args.verbose).err()?)));
+        let by_seed = |seed| Some((format!("seed {seed}"), sim::cluster::run(seed, args.verbose).err()?));
+        let caught = args.seeds.clone().find_map(by_seed).or_else(|| by_scenario(args));
         switch_to(None).expect("none is always there");
         missed += u64::from(caught.is_none());
         match caught {
-            Some((seed, why)) => {
-                println!("| {name} | {what} | {} | {:.120} |", seed - args.seeds.start + 1, why.replace('|', "/"));
-            }
-            None => println!("| {name} | {what} | not noticed in {} | |", args.seeds.end - args.seeds.start),
+            Some((by, why)) => println!("| `{name}` | {what} | {by} | {:.120} |", why.replace('|', "/")),
+            None => println!("| `{name}` | {what} | not noticed in {} | |", args.seeds.end - args.seeds.start),
         }
     }
     missed

@@ -1,6 +1,6 @@
 //! What breaks: processes, machines, links, disks.
 
-use super::node::Input;
+use super::node::{Input, Node};
 use super::plan::Fault;
 use super::world::{Event, World};
 use disk::Crash;
@@ -9,6 +9,10 @@ use server::member::JobKind;
 
 /// A machine that crashes while it comes up does so at most this often in a row.
 const BOOT_CRASHES_MAX: u64 = 3;
+
+fn term(node: &Node) -> u64 {
+    node.process.as_ref().map_or(0, |process| process.member.raft().basic_status().hard_state.term)
+}
 
 impl World {
     /// Something breaks, and the next fault is planned.
@@ -20,7 +24,9 @@ impl World {
         self.queue.after(pause, Event::Fault);
         let fault = self.plan.faults[self.rng.below(self.plan.faults.len() as u64) as usize];
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
-        let id = ids[self.rng.below(ids.len() as u64) as usize];
+        let any = ids[self.rng.below(ids.len() as u64) as usize];
+        let leader = self.some_leader().filter(|_| self.plan.at_leaders && self.rng.one_in(2));
+        let id = leader.unwrap_or(any);
         *self.report.faults.entry(fault).or_default() += 1;
         self.say(|| format!("fault {fault:?} ({id:x})"));
         match fault {
@@ -40,6 +46,12 @@ impl World {
             Fault::BadDisk => self.bad_disk(id),
         }
         Ok(())
+    }
+
+    /// Who leads, or believes so.
+    fn some_leader(&self) -> Option<u64> {
+        let leads = |node: &&Node| node.process.as_ref().is_some_and(|p| p.member.leader() == node.id);
+        self.nodes.values().filter(leads).max_by_key(|node| term(node)).map(|node| node.id)
     }
 
     fn draw_crash(&mut self) -> Crash {

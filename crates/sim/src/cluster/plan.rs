@@ -47,6 +47,8 @@ pub struct Plan {
     pub faults: Vec<Fault>,
     /// Between two faults, on average.
     pub fault_every_us: u64,
+    /// Every second fault hits a leader, if there is one.
+    pub at_leaders: bool,
     /// How long a fault lasts at most.
     pub fault_lasts_us: u64,
     /// Between two client operations, on average.
@@ -92,6 +94,7 @@ impl Plan {
             members: [1, 3, 3, 3, 4, 5, 5][rng.below(7) as usize],
             faults,
             fault_every_us: [300_000, 1_000_000, 5_000_000][rng.below(3) as usize],
+            at_leaders: rng.one_in(3),
             fault_lasts_us: [500_000, 3_000_000, 12_000_000][rng.below(3) as usize],
             ask_every_us: [3_000, 10_000, 40_000][rng.below(3) as usize],
             asks: 1000 + rng.below(1000),

@@ -114,6 +114,24 @@ pub const SCENARIOS: &[Scenario] = &[
         happened: |report| report.failed_txns.min(report.compactions),
     },
     Scenario {
+        name: "r08_leaders_fail_before_they_commit",
+        bug: "the Raft paper's figure 8: entries of older terms are committed by counting",
+        shape: |plan| {
+            with(plan, &[Fault::Kill, Fault::Isolate, Fault::Isolate]);
+            plan.members = 5;
+            plan.at_leaders = true;
+            plan.fault_every_us = 700_000;
+            plan.fault_lasts_us = 4_000_000;
+            plan.delay_us = (1_000, 40_000);
+            plan.reorder = false;
+            plan.sync_us = (1_000, 60_000);
+            plan.ask_every_us = 20_000;
+            plan.asks = 3000;
+            plan.catchup_entries = 30;
+        },
+        happened: |report| report.leaders,
+    },
+    Scenario {
         name: "t09_one_member_loses_power",
         bug: "a reply left before the log was synced",
         shape: |plan| {
