@@ -21,26 +21,6 @@ const MAX_REQUEST: u64 = 256 << 20;
 
 /// Settings of features that come with later releases. Each would be dangerous to ignore.
 const UNSUPPORTED: &[&str] = &[
-    "cert-file",
-    "key-file",
-    "client-cert-auth",
-    "client-cert-file",
-    "client-key-file",
-    "client-crl-file",
-    "client-cert-allowed-hostname",
-    "trusted-ca-file",
-    "auto-tls",
-    "peer-cert-file",
-    "peer-key-file",
-    "peer-client-cert-auth",
-    "peer-client-cert-file",
-    "peer-client-key-file",
-    "peer-trusted-ca-file",
-    "peer-cert-allowed-cn",
-    "peer-cert-allowed-hostname",
-    "peer-auto-tls",
-    "peer-crl-file",
-    "peer-skip-client-san-verification",
     "listen-client-http-urls",
     "listen-metrics-urls",
     "enable-pprof",
@@ -254,19 +234,10 @@ fn limits(config: &Config) -> Result<(), String> {
 }
 
 fn unsupported(config: &Config) -> Result<(), String> {
-    for flag in FLAGS.iter().filter(|f| UNSUPPORTED.contains(&f.name) || (f.name.is_empty())) {
-        if flag.is_set(config) {
-            let name = if flag.name.is_empty() { flag.key.to_owned() } else { format!("--{}", flag.name) };
-            return Err(lacks(&name));
-        }
+    match FLAGS.iter().find(|flag| UNSUPPORTED.contains(&flag.name) && flag.is_set(config)) {
+        Some(flag) => Err(lacks(&format!("--{}", flag.name))),
+        None => Ok(()),
     }
-    let urls = [&config.listen_client_urls, &config.listen_peer_urls, &config.initial_advertise_peer_urls];
-    if let Some(url) = urls.into_iter().flatten().find(|u| u.is_tls()) {
-        return Err(format!(
-            "{url}: this release of oxetcd does not speak TLS yet: use http:// or unix://, or run Go etcd"
-        ));
-    }
-    Ok(())
 }
 
 fn lacks(setting: &str) -> String {
