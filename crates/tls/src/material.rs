@@ -114,12 +114,16 @@ fn certified(cert: &str, key: &str, provider: &CryptoProvider) -> Result<Certifi
     let chain = chain(cert)?;
     let secret = PrivateKeyDer::from_pem_slice(&contents(key, FILE_MAX)?)
         .map_err(|_| format!("tls: failed to find any PEM data in key input ({key})"))?;
-    CertifiedKey::from_der(chain, secret, provider).map_err(|e| match e {
-        rustls::Error::InconsistentKeys(_) => {
-            format!("tls: private key does not match public key (of {key} and {cert})")
+    let signer = provider.key_provider.load_private_key(secret);
+    let signer = signer.map_err(|e| format!("tls: failed to parse private key ({key}): {e}"))?;
+    // rustls has this check, too, but can't read certificates of version 1.
+    let public = look(&chain[0])?.public_key;
+    match signer.public_key() {
+        Some(own) if own.as_ref() != public => {
+            Err(format!("tls: private key does not match public key (of {key} and {cert})"))
         }
-        e => format!("tls: failed to parse private key ({key}): {e}"),
-    })
+        _ => Ok(CertifiedKey::new(chain, signer)),
+    }
 }
 
 fn chain(file: &str) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 use x509_cert::Certificate;
 use x509_cert::crl::CertificateList;
-use x509_cert::der::Decode as _;
+use x509_cert::der::{Decode as _, Encode as _};
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
@@ -51,6 +51,8 @@ pub(crate) struct Seen {
     pub names: Names,
     pub serial: Vec<u8>,
     pub not_after: SystemTime,
+    /// `SubjectPublicKeyInfo`, DER.
+    pub public_key: Vec<u8>,
 }
 
 /// Reads a certificate.
@@ -69,7 +71,8 @@ pub(crate) fn look(der: &CertificateDer<'_>) -> Result<Seen, String> {
         }
     }
     let serial = significant(tbs.serial_number().as_bytes()).to_vec();
-    Ok(Seen { names, serial, not_after: tbs.validity().not_after.to_system_time() })
+    let public_key = tbs.subject_public_key_info().to_der().map_err(|e| format!("x509: malformed public key: {e}"))?;
+    Ok(Seen { names, serial, not_after: tbs.validity().not_after.to_system_time(), public_key })
 }
 
 fn common_name(certificate: &Certificate) -> String {

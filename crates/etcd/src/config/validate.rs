@@ -59,7 +59,6 @@ pub fn validate(config: &Config, notes: &mut Vec<Note>) -> Result<(), String> {
     tls::versions(config)?;
     limits(config)?;
     unsupported(config)?;
-    discovery_in_plain_text(config)?;
     // What Go etcd finds out while it starts.
     ports(config)?;
     config.auto_compaction()?;
@@ -155,25 +154,6 @@ fn discovery(config: &Config) -> Result<(), String> {
     match config.discovery_endpoints.iter().any(|endpoint| endpoint.trim().is_empty()) {
         true => Err("--discovery-endpoints must not contain empty endpoints".into()),
         false => Ok(()),
-    }
-}
-
-/// A registry that is spoken to in plain text only.
-fn discovery_in_plain_text(config: &Config) -> Result<(), String> {
-    let tls = [
-        "discovery-insecure-transport",
-        "discovery-insecure-skip-tls-verify",
-        "discovery-cert",
-        "discovery-key",
-        "discovery-cacert",
-    ];
-    let set = FLAGS.iter().find(|flag| tls.contains(&flag.name) && flag.is_set(config));
-    let encrypted = |endpoint: &&String| endpoint.starts_with("https:") || endpoint.starts_with("unixs:");
-    match (set, config.discovery_endpoints.iter().find(encrypted)) {
-        _ if config.discovery_endpoints.is_empty() => Ok(()),
-        (Some(flag), _) => Err(lacks(&format!("--{}", flag.name))),
-        (None, Some(endpoint)) => Err(lacks(&format!("--discovery-endpoints={endpoint}"))),
-        (None, None) => Ok(()),
     }
 }
 
