@@ -15,6 +15,7 @@
 //! gone when the test ends, by its own id.
 
 pub mod ask;
+pub mod certs;
 pub mod cluster;
 pub mod frames;
 pub mod history;

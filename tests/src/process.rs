@@ -29,6 +29,9 @@ pub struct Launch {
     pub host: String,
     pub client_port: u16,
     pub peer_port: u16,
+    /// How clients and peers speak: `http` or `https`.
+    pub client_scheme: &'static str,
+    pub peer_scheme: &'static str,
     /// Says that it founds a cluster of its own, unless `flags` say otherwise.
     pub initial_cluster: bool,
     pub flags: Vec<String>,
@@ -49,6 +52,8 @@ impl Launch {
             host: "127.0.0.1".to_owned(),
             client_port,
             peer_port,
+            client_scheme: "http",
+            peer_scheme: "http",
             initial_cluster: true,
             flags: Vec::new(),
             env: BTreeMap::new(),
@@ -69,6 +74,13 @@ impl Launch {
         self
     }
 
+    /// The same member, spoken to with TLS by clients, by peers, or by both.
+    pub fn with_tls(mut self, clients: bool, peers: bool) -> Launch {
+        let scheme = |tls| if tls { "https" } else { "http" };
+        (self.client_scheme, self.peer_scheme) = (scheme(clients), scheme(peers));
+        self
+    }
+
     /// The same member, served by another program.
     pub fn with_binary(mut self, binary: &Path) -> Launch {
         self.binary = binary.to_owned();
@@ -77,12 +89,12 @@ impl Launch {
 
     /// Where clients go.
     pub fn client_url(&self) -> String {
-        format!("http://{}:{}", self.host, self.client_port)
+        format!("{}://{}:{}", self.client_scheme, self.host, self.client_port)
     }
 
     /// Where peers go.
     pub fn peer_url(&self) -> String {
-        format!("http://{}:{}", self.host, self.peer_port)
+        format!("{}://{}:{}", self.peer_scheme, self.host, self.peer_port)
     }
 
     /// The command, not yet run.

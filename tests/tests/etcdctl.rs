@@ -444,14 +444,9 @@ fn what_tutorials_type_works_where_go_refuses_it() {
     assert!(both.err.contains("ETCDCTL_ENDPOINTS") && both.err.contains("\"level\":\"warn\""), "{both:?}");
     let api = says(&format!("--endpoints={endpoint} get a"), &[("ETCDCTL_API", "3")]);
     assert_eq!((api.code, api.err.as_str()), (Some(0), ""));
-    for line in [
-        "--endpoints=https://127.0.0.1:1 get a",
-        "--insecure-transport=false get a",
-        "--insecure-skip-tls-verify get a",
-    ] {
-        let refused = says(line, &[]);
-        assert!(refused.code == Some(2) && refused.err.contains("TLS"), "{line}: {refused:?}");
-    }
+    let old = says(&format!("--endpoints={endpoint} --cert-file= --key-file= --ca-file=nowhere get a"), &[]);
+    assert_eq!(old.code, Some(128), "{old:?}");
+    assert!(old.err.contains("--ca-file is an old name of --cacert") && old.err.contains("open nowhere"), "{old:?}");
     let later = says("user list", &[]);
     assert!(later.code == Some(1) && later.err.contains("does not have the command user yet"), "{later:?}");
 }

@@ -10,7 +10,9 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use prost::Message;
 use std::fmt;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// Bytes a server may send ahead of our reading: per stream and per connection.
@@ -156,13 +158,16 @@ pub struct Target {
     pub token: Option<String>,
     /// How long the TCP connection may take.
     pub dial_timeout: Duration,
+    /// What the connection is secured with.
+    pub secure: Option<Arc<tls::Client>>,
 }
 
 impl Target {
     /// A target without a user.
     pub fn new(address: &str) -> Target {
-        let address = address.trim_start_matches("http://").trim_end_matches('/').to_owned();
-        Target { address, token: None, dial_timeout: DIAL_TIMEOUT }
+        let bare = address.trim_start_matches("http://").trim_start_matches("https://");
+        let address = bare.trim_end_matches('/').to_owned();
+        Target { address, token: None, dial_timeout: DIAL_TIMEOUT, secure: None }
     }
 }
 
@@ -187,12 +192,27 @@ impl Conn {
         let broken = |error: &dyn fmt::Display| Failure::Transport(format!("dialing {}: {error}", target.address));
         let socket = dial.map_err(|error| broken(&error))?.map_err(|error| broken(&error))?;
         socket.set_nodelay(true).map_err(|error| broken(&error))?;
-        let (send, connection) = builder().handshake(socket).await?;
+        let send = match &target.secure {
+            None => Conn::drive(socket).await?,
+            Some(secure) => {
+                let host = target.address.rsplit_once(':').map_or(target.address.as_str(), |(host, _)| host);
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                Conn::drive(secure.connect(host, socket).await.map_err(|why| broken(&why))?).await?
+            }
+        };
+        Ok(Conn { send, requests: requests(target)? })
+    }
+
+    async fn drive<S>(stream: S) -> Result<SendRequest<Bytes>, Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let (send, connection) = builder().handshake(stream).await?;
         tokio::task::spawn_local(async move {
             // Every call on it learns why it ended.
             let _ = connection.await;
         });
-        Ok(Conn { send, requests: requests(target)? })
+        Ok(send)
     }
 
     /// A call with one message each way; the answer's bytes.

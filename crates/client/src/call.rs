@@ -72,13 +72,17 @@ impl Client {
     /// Sets up a client and, with a user, fetches its token. Connections come up with the first call.
     ///
     /// # Errors
-    /// No endpoints, an endpoint that needs TLS, or a refused user.
+    /// No endpoints, files of TLS that are no good, or a refused user.
     pub async fn connect(config: Config) -> Result<Client, Error> {
         if config.endpoints.is_empty() {
             return Err(Error::NoEndpoints);
         }
         let token = Arc::new(RwLock::new(config.token.clone()));
-        let client = Client { pool: Arc::new(Pool::new(&config)), token, deadline: None, require_leader: false };
+        let pool = Pool::new(&config);
+        if let Err(why) = pool.secured() {
+            return Err(Error::Tls(why.clone()));
+        }
+        let client = Client { pool: Arc::new(pool), token, deadline: None, require_leader: false };
         if config.token.is_none() && config.user.is_some() {
             client.with_timeout(config.dial_timeout).authenticate().await?;
         }
@@ -256,7 +260,7 @@ impl Client {
         self.pool.ready(self.deadline).await.map_err(|failure| match failure.as_str() {
             "" => Status::deadline_exceeded("context deadline exceeded"),
             failure => Status::deadline_exceeded(format!(
-                "latest balancer error: connection error: desc = \"transport: Error while dialing: {failure}\""
+                "latest balancer error: connection error: desc = \"transport: {failure}\""
             )),
         })
     }

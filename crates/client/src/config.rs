@@ -13,8 +13,12 @@ pub type Observer = Arc<dyn Fn(&Attempt) + Send + Sync>;
 /// A client's settings.
 #[derive(Clone)]
 pub struct Config {
-    /// `host:port`, `http://host:port`, `unix:path`; tried in turn.
+    /// `host:port`, `http://host:port`, `https://host:port`, `unix:path`, `unixs:path`; tried in turn. The first one's
+    /// scheme says for all of them whether TLS is spoken.
     pub endpoints: Vec<String>,
+    /// Files and rules of TLS. Without, TLS is spoken where a scheme asks for it only, and the operating system's
+    /// authorities are trusted.
+    pub tls: Option<tls::Settings>,
     /// How long one connection may take to come up.
     pub dial_timeout: Duration,
     /// Pings on an idle connection; `None`: no pings. Not below 10 s, as in gRPC.
@@ -35,6 +39,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             endpoints: vec!["127.0.0.1:2379".into()],
+            tls: None,
             dial_timeout: Duration::from_secs(2),
             keepalive_time: None,
             keepalive_timeout: Duration::from_secs(6),
@@ -56,24 +61,40 @@ impl std::fmt::Debug for Config {
 /// Where an endpoint's text leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// `host:port`, in plain text.
+    /// `host:port`.
     Tcp(String),
     /// A socket file.
     Unix(String),
-    /// `https://` or `unixs:`, which this release can't speak.
-    Tls(String),
+}
+
+/// What an endpoint's scheme says about TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// `http`.
+    Plain,
+    /// `https`, `unixs`.
+    Tls,
+    /// None, `unix`: TLS if it is set up.
+    Either,
+}
+
+impl Demand {
+    /// Reads an endpoint's scheme by clientv3's rules (`endpoint.RequiresCredentials`).
+    pub fn of(endpoint: &str) -> Demand {
+        if endpoint.starts_with("https://") || endpoint.starts_with("unixs:") {
+            return Demand::Tls;
+        }
+        if endpoint.starts_with("http://") { Demand::Plain } else { Demand::Either }
+    }
 }
 
 impl Address {
-    /// Reads an endpoint by clientv3's rules: a missing scheme is plain text, a path behind `host:port` is ignored.
+    /// Reads an endpoint by clientv3's rules: a path behind `host:port` is ignored.
     pub fn parse(endpoint: &str) -> Address {
-        if let Some(path) = endpoint.strip_prefix("unix:") {
+        if let Some(path) = endpoint.strip_prefix("unix:").or_else(|| endpoint.strip_prefix("unixs:")) {
             return Address::Unix(path.strip_prefix("//").unwrap_or(path).to_owned());
         }
-        if endpoint.starts_with("unixs:") || endpoint.starts_with("https://") {
-            return Address::Tls(endpoint.to_owned());
-        }
-        let bare = match endpoint.strip_prefix("http://") {
+        let bare = match endpoint.strip_prefix("http://").or_else(|| endpoint.strip_prefix("https://")) {
             Some(rest) => rest.split('/').next().unwrap_or_default(),
             None => endpoint,
         };
@@ -83,26 +104,59 @@ impl Address {
     /// The text without its scheme, as gRPC names the target.
     pub fn authority(&self) -> &str {
         match self {
-            Address::Tcp(text) | Address::Unix(text) | Address::Tls(text) => text,
+            Address::Tcp(text) | Address::Unix(text) => text,
         }
+    }
+
+    /// Whose certificate the server has to show: the host; of a socket file its name, both without a port.
+    pub fn server_name(&self) -> &str {
+        let name = match self {
+            Address::Tcp(text) => text,
+            Address::Unix(path) => path.rsplit('/').next().unwrap_or_default(),
+        };
+        let host = match name.rsplit_once(':') {
+            Some((host, _)) if !host.contains(':') || host.ends_with(']') => host,
+            _ => name,
+        };
+        host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+    }
+}
+
+impl Config {
+    /// What connections are secured with; `None`: nothing.
+    ///
+    /// # Errors
+    /// In Go's words: files that are no good, or nobody to trust.
+    pub(crate) fn secure(&self) -> Result<Option<tls::Client>, String> {
+        let demand = self.endpoints.first().map_or(Demand::Either, |endpoint| Demand::of(endpoint));
+        let settings = match (demand, &self.tls) {
+            (Demand::Plain, _) | (Demand::Either, None) => return Ok(None),
+            (_, settings) => settings.clone().unwrap_or_default(),
+        };
+        tls::Client::new(tls::Live::open(settings)?, &["h2"]).map(Some)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Address::{self, Tcp, Tls, Unix};
+    use super::Address::{self, Tcp, Unix};
+    use super::Demand;
 
     #[test]
     fn endpoints_are_read_as_clientv3_reads_them() {
-        for (text, address) in [
-            ("127.0.0.1:2379", Tcp("127.0.0.1:2379".into())),
-            ("http://a:1/path", Tcp("a:1".into())),
-            ("unix:///run/etcd.sock", Unix("/run/etcd.sock".into())),
-            ("unix:etcd.sock", Unix("etcd.sock".into())),
-            ("https://a:1", Tls("https://a:1".into())),
-            ("unixs:a", Tls("unixs:a".into())),
+        for (text, address, demand, name) in [
+            ("127.0.0.1:2379", Tcp("127.0.0.1:2379".into()), Demand::Either, "127.0.0.1"),
+            ("http://a:1/path", Tcp("a:1".into()), Demand::Plain, "a"),
+            ("https://a:1/path", Tcp("a:1".into()), Demand::Tls, "a"),
+            ("https://[::1]:1", Tcp("[::1]:1".into()), Demand::Tls, "::1"),
+            ("unix:///run/etcd.sock", Unix("/run/etcd.sock".into()), Demand::Either, "etcd.sock"),
+            ("unix:etcd.sock", Unix("etcd.sock".into()), Demand::Either, "etcd.sock"),
+            ("unixs://localhost:1", Unix("localhost:1".into()), Demand::Tls, "localhost"),
+            ("unixs:a", Unix("a".into()), Demand::Tls, "a"),
         ] {
             assert_eq!(Address::parse(text), address, "{text}");
+            assert_eq!(Demand::of(text), demand, "{text}");
+            assert_eq!(address.server_name(), name, "{text}");
         }
     }
 }

@@ -18,6 +18,9 @@ const KEEPALIVE_MIN: Duration = Duration::from_secs(10);
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
+/// What gRPC puts before a failure to connect.
+const DIALING: &str = "Error while dialing: ";
+
 trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
 
@@ -43,22 +46,22 @@ impl Link {
     }
 }
 
-/// Connects.
+/// Connects, with TLS where `secure` is given.
 ///
 /// # Errors
-/// Go's text of the failure, without gRPC's wrapping.
-pub async fn dial(address: &Address, config: &Config) -> Result<Link, String> {
-    let connect = open(address);
+/// Go's text of the failure, as gRPC wraps it.
+pub async fn dial(address: &Address, config: &Config, secure: Option<&tls::Client>) -> Result<Link, String> {
+    let connect = open(address, secure);
     let (io, peer, local) = match tokio::time::timeout(config.dial_timeout, connect).await {
         Ok(outcome) => outcome?,
-        Err(_) => return Err(format!("{}: i/o timeout", dial_text(address))),
+        Err(_) => return Err(format!("{DIALING}{}: i/o timeout", dial_text(address))),
     };
     let uri = match address {
         Address::Tcp(host) => format!("http://{host}"),
         _ => "http://localhost".to_owned(),
     };
     let mut endpoint = Endpoint::from_shared(uri)
-        .map_err(|e| format!("{}: {e}", dial_text(address)))?
+        .map_err(|e| format!("{DIALING}{}: {e}", dial_text(address)))?
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     if let Some(interval) = config.keepalive_time {
@@ -71,21 +74,31 @@ pub async fn dial(address: &Address, config: &Config) -> Result<Link, String> {
     Ok(Link { channel, peer, local, lost: AtomicBool::new(false) })
 }
 
-async fn open(address: &Address) -> Result<(Io, String, String), String> {
-    let failed = |e: io::Error| format!("{}: {}", dial_text(address), go_text(&e));
+async fn open(address: &Address, secure: Option<&tls::Client>) -> Result<(Io, String, String), String> {
+    let failed = |e: io::Error| format!("{DIALING}{}: {}", dial_text(address), go_text(&e));
     match address {
         Address::Tcp(host) => {
             let stream = TcpStream::connect(host.as_str()).await.map_err(failed)?;
             stream.set_nodelay(true).map_err(failed)?;
             let name = |a: io::Result<std::net::SocketAddr>| a.map(|a| a.to_string()).unwrap_or_default();
             let (peer, local) = (name(stream.peer_addr()), name(stream.local_addr()));
-            Ok((TokioIo::new(Box::new(stream)), peer, local))
+            Ok((secured(stream, address, secure).await?, peer, local))
         }
         Address::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(failed)?;
-            Ok((TokioIo::new(Box::new(stream)), path.clone(), "@".into()))
+            Ok((secured(stream, address, secure).await?, path.clone(), "@".into()))
         }
-        Address::Tls(endpoint) => Err(format!("this release of oxetcd can't speak TLS to {endpoint}")),
+    }
+}
+
+async fn secured<S>(stream: S, address: &Address, secure: Option<&tls::Client>) -> Result<Io, String>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let Some(secure) = secure else { return Ok(TokioIo::new(Box::new(stream))) };
+    match secure.connect(address.server_name(), stream).await {
+        Ok(stream) => Ok(TokioIo::new(Box::new(stream))),
+        Err(why) => Err(format!("authentication handshake failed: {why}")),
     }
 }
 
@@ -93,7 +106,6 @@ fn dial_text(address: &Address) -> String {
     match address {
         Address::Tcp(host) => format!("dial tcp {host}"),
         Address::Unix(path) => format!("dial unix {path}"),
-        Address::Tls(endpoint) => format!("dial {endpoint}"),
     }
 }
 

@@ -11,8 +11,8 @@ pub enum Error {
     DeadlineExceeded,
     /// The configuration names no endpoint.
     NoEndpoints,
-    /// The configuration asks for what this release can't do.
-    Unsupported(String),
+    /// TLS can't be set up.
+    Tls(String),
     /// A session's lease is gone.
     SessionExpired,
     /// The watch was canceled by the server.
@@ -93,7 +93,7 @@ impl std::fmt::Display for Error {
             Error::Rpc { code, message } => f.write_str(&rpc_text(*code, message)),
             Error::DeadlineExceeded => f.write_str("context deadline exceeded"),
             Error::NoEndpoints => f.write_str("etcdclient: no available endpoints"),
-            Error::Unsupported(what) => f.write_str(what),
+            Error::Tls(why) => f.write_str(why),
             Error::SessionExpired => f.write_str("mutex: session is expired"),
             Error::WatchCanceled(reason) => f.write_str(reason),
         }

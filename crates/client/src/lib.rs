@@ -26,7 +26,7 @@ mod watch;
 
 pub use api::recipes::prefix_end;
 pub use call::{Attempt, Client, Method, Stream};
-pub use config::{Address, Config, Observer};
+pub use config::{Address, Config, Demand, Observer};
 pub use error::Error;
 pub use lease::KeepAlive;
 pub use recipes::{Election, Mutex, Session};

@@ -18,6 +18,8 @@ pub struct Pool {
     slots: Vec<Slot>,
     next: AtomicUsize,
     config: Config,
+    /// What connections are secured with, or why they can't be.
+    secure: Result<Option<tls::Client>, String>,
 }
 
 #[derive(Debug)]
@@ -42,7 +44,12 @@ impl Pool {
             state: Mutex::new(State { link: None, backoff: BACKOFF_MIN, retry_at: None, failure: String::new() }),
         };
         let slots = config.endpoints.iter().map(slot).collect();
-        Pool { slots, next: AtomicUsize::new(0), config: config.clone() }
+        Pool { slots, next: AtomicUsize::new(0), config: config.clone(), secure: config.secure() }
+    }
+
+    /// Whether connections can be secured, where they have to be.
+    pub fn secured(&self) -> Result<(), &String> {
+        self.secure.as_ref().map(drop)
     }
 
     pub fn config(&self) -> &Config {
@@ -66,7 +73,7 @@ impl Pool {
             let mut earliest: Option<Instant> = None;
             let mut failure = String::new();
             for slot in (0..self.slots.len()).map(|i| &self.slots[(first + i) % self.slots.len()]) {
-                match within(deadline, slot.link(&self.config)).await {
+                match within(deadline, slot.link(&self.config, &self.secure)).await {
                     Some(Ok(link)) => return Ok(link),
                     Some(Err((text, retry_at))) => {
                         failure = text;
@@ -97,7 +104,11 @@ pub async fn within<T>(deadline: Option<Instant>, future: impl Future<Output = T
 
 impl Slot {
     /// The connection, dialled now if need be; or why there is none, and when to ask again.
-    async fn link(&self, config: &Config) -> Result<Arc<Link>, (String, Instant)> {
+    async fn link(
+        &self,
+        config: &Config,
+        secure: &Result<Option<tls::Client>, String>,
+    ) -> Result<Arc<Link>, (String, Instant)> {
         let mut state = self.state.lock().await;
         if let Some(link) = state.link.as_ref().filter(|link| !link.is_lost()) {
             return Ok(link.clone());
@@ -106,7 +117,11 @@ impl Slot {
         if let Some(at) = state.retry_at.filter(|at| *at > Instant::now()) {
             return Err((state.failure.clone(), at));
         }
-        match dial(&self.address, config).await {
+        let dialled = match secure {
+            Ok(secure) => dial(&self.address, config, secure.as_ref()).await,
+            Err(why) => Err(why.clone()),
+        };
+        match dialled {
             Ok(link) => {
                 let link = Arc::new(link);
                 *state =

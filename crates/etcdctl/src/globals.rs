@@ -7,7 +7,7 @@
 use crate::log;
 use crate::output::Display;
 use crate::prompt;
-use client::{Address, Client, Config};
+use client::{Client, Config};
 use cobra::{Call, Exit, Flag, Kind, Parsed, Value};
 use go::log_string;
 use std::future::Future;
@@ -41,6 +41,9 @@ pub static FLAGS: &[Flag] = &[
     Flag::new("cert", Kind::Text, "", "file of the client's TLS certificate").hidden(),
     Flag::new("key", Kind::Text, "", "file of the client's TLS key").hidden(),
     Flag::new("cacert", Kind::Text, "", "file of the authorities that sign the servers' certificates").hidden(),
+    Flag::new("cert-file", Kind::Text, "", "old name of --cert").hidden(),
+    Flag::new("key-file", Kind::Text, "", "old name of --key").hidden(),
+    Flag::new("ca-file", Kind::Text, "", "old name of --cacert").hidden(),
     Flag::new("auth-jwt-token", Kind::Text, "", "token to authenticate with, instead of --user").hidden(),
     Flag::new("user", Kind::Text, "", "name[:password] to authenticate with").hidden(),
     Flag::new("password", Kind::Text, "", "password to authenticate with; --user is then the name alone").hidden(),
@@ -72,16 +75,17 @@ impl Ctl {
     /// As [`Ctl::open`].
     pub fn open_logging_as(call: &mut Call, logger: &'static str) -> Result<Ctl, Exit> {
         from_environment(call);
+        from_old_names(call);
         let given = &call.given;
         if given.is_true("debug") {
             debug_dump(call);
         }
         let endpoints: Vec<String> = given.list("endpoints").iter().map(|e| e.trim().to_owned()).collect();
-        refuse_what_is_missing(given, &endpoints)?;
+        refuse_what_is_wrong(given)?;
         let display = Display::from_flags(given)?;
         let user = user(given)?;
         let token = Some(given.text("auth-jwt-token").to_owned()).filter(|token| !token.is_empty());
-        let config = Config { user, token, ..settings(given, endpoints, logger)? };
+        let config = Config { user, token, tls: tls(given, ""), ..settings(given, endpoints, logger)? };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -104,9 +108,7 @@ impl Ctl {
         user: Option<(String, String)>,
     ) -> Result<Client, Exit> {
         check_tls_files(given, prefix)?;
-        let endpoints = vec![endpoint];
-        refuse_tls(given, prefix, &endpoints)?;
-        let config = Config { user, ..settings(given, endpoints, LOGGER)? };
+        let config = Config { user, tls: tls(given, prefix), ..settings(given, vec![endpoint], LOGGER)? };
         self.block_on(connect(config))
     }
 
@@ -175,6 +177,23 @@ fn from_environment(call: &mut Call) {
     }
 }
 
+/// Names that tutorials of etcd's first years have (walkthrough W5).
+const OLD_NAMES: [(&str, &str); 3] = [("cert-file", "cert"), ("key-file", "key"), ("ca-file", "cacert")];
+
+/// Takes old names for today's where those are not given.
+fn from_old_names(call: &mut Call) {
+    for (old, new) in OLD_NAMES {
+        let text = call.given.text(old).to_owned();
+        if text.is_empty() {
+            continue;
+        }
+        eprintln!("Warning: --{old} is an old name of --{new}");
+        if let Some(flag) = FLAGS.iter().find(|flag| flag.name == new && !call.given.was_given(new)) {
+            call.given.set(flag, Value::Text(text));
+        }
+    }
+}
+
 fn debug_dump(call: &Call) {
     let mut flags: Vec<&Flag> = FLAGS.iter().collect();
     flags.sort_by_key(|flag| flag.name);
@@ -212,8 +231,8 @@ async fn connect(config: Config) -> Result<Client, Exit> {
     Client::connect(config).await.map_err(|e| Exit::with(2, e.to_string()))
 }
 
-/// TLS and DNS discovery come in a later release: whoever asks for them is told, not served in plain text.
-fn refuse_what_is_missing(given: &Parsed, endpoints: &[String]) -> Result<(), Exit> {
+/// DNS discovery comes in a later release: whoever asks for it is told.
+fn refuse_what_is_wrong(given: &Parsed) -> Result<(), Exit> {
     for name in ["cert", "key", "cacert"] {
         if given.was_given(name) && given.text(name).is_empty() {
             return Err(Exit::arguments(format!("empty string is passed to --{name} option")));
@@ -226,7 +245,7 @@ fn refuse_what_is_missing(given: &Parsed, endpoints: &[String]) -> Result<(), Ex
              --endpoints",
         ));
     }
-    refuse_tls(given, "", endpoints)
+    Ok(())
 }
 
 /// The files that `--cert`, `--key` and `--cacert` name, with `prefix` before these names.
@@ -241,34 +260,27 @@ fn check_tls_files(given: &Parsed, prefix: &str) -> Result<(), Exit> {
             return Err(Exit::arguments(format!("open {file}: {}", go::os_text(&e))));
         }
     }
-    Ok(())
+    match tls(given, prefix).filter(|settings| !settings.cert.is_empty() || !settings.trusted_ca.is_empty()) {
+        Some(settings) => tls::Live::open(settings).map(drop).map_err(Exit::arguments),
+        None => Ok(()),
+    }
 }
 
-fn refuse_tls(given: &Parsed, prefix: &str, endpoints: &[String]) -> Result<(), Exit> {
-    let flag = |name: &str| format!("{prefix}{name}");
-    let tls_endpoint = endpoints.iter().find(|endpoint| matches!(Address::parse(endpoint), Address::Tls(_)));
-    let plain = endpoints.first().is_some_and(|endpoint| endpoint.starts_with("http://"));
-    let named = ["cert", "cacert"].map(flag).into_iter().find(|name| !given.text(name).is_empty());
-    let asked = match (tls_endpoint, named) {
-        (Some(endpoint), _) => Some(format!("the endpoint {endpoint}")),
-        (None, _) if plain => None,
-        (None, Some(name)) => Some(format!("--{name}")),
-        (None, None) if !given.is_true(&flag("insecure-transport")) => {
-            Some(format!("--{}=false", flag("insecure-transport")))
-        }
-        (None, None) if given.is_true(&flag("insecure-skip-tls-verify")) => Some("--insecure-skip-tls-verify".into()),
-        (None, None) => None,
+/// What the flags with `prefix` say of TLS; `None`: nothing, so that a scheme has to ask for it.
+fn tls(given: &Parsed, prefix: &str) -> Option<tls::Settings> {
+    let text = |name: &str| given.text(&format!("{prefix}{name}")).to_owned();
+    // Of another cluster it can't be said.
+    let skip_verify = prefix.is_empty() && given.is_true("insecure-skip-tls-verify");
+    let settings = tls::Settings {
+        cert: text("cert"),
+        key: text("key"),
+        trusted_ca: text("cacert"),
+        skip_verify,
+        ..tls::Settings::default()
     };
-    match asked {
-        None => Ok(()),
-        Some(what) => Err(Exit::with(
-            2,
-            format!(
-                "{what} asks for TLS, which this release of oxetcd's etcdctl does not have yet; use a plain-text \
-                 endpoint (http://…), or Go's etcdctl"
-            ),
-        )),
-    }
+    let insecure = given.is_true(&format!("{prefix}insecure-transport"));
+    let nothing = settings == tls::Settings::default();
+    (!nothing || !insecure).then_some(settings)
 }
 
 fn user(given: &Parsed) -> Result<Option<(String, String)>, Exit> {

@@ -9,6 +9,7 @@ use crate::methods::{Kind, Method, Service};
 use crate::plain::plain;
 use crate::serve::Limits;
 use crate::services::{Services, status};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use std::convert::Infallible;
@@ -28,8 +29,19 @@ pub(crate) struct Port<M> {
     pub open: WeakOpen,
 }
 
-/// The port as hyper's service.
-pub(crate) struct Door<M>(pub Arc<Port<M>>);
+/// Who is at the other end of a connection, as far as TLS knows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Visitor {
+    pub is_encrypted: bool,
+    /// Of the certificate that was shown, where certificates stand for users.
+    pub common_name: Option<String>,
+}
+
+/// The port as hyper's service, for one connection.
+pub(crate) struct Door<M> {
+    pub port: Arc<Port<M>>,
+    pub visitor: Visitor,
+}
 
 impl<M: Member> hyper::service::Service<Request<Incoming>> for Door<M> {
     type Response = Response<Body>;
@@ -37,16 +49,17 @@ impl<M: Member> hyper::service::Service<Request<Incoming>> for Door<M> {
     type Future = Call<M>;
 
     fn call(&self, request: Request<Incoming>) -> Call<M> {
-        dispatch(&self.0, request)
+        dispatch(&self.port, &self.visitor, request)
     }
 }
 
-/// Begins one request. HTTP/2 is gRPC's on this port, HTTP/1 everybody else's.
-fn dispatch<M: Member>(port: &Arc<Port<M>>, request: Request<Incoming>) -> Call<M> {
+/// Begins one request. HTTP/2 is gRPC's on this port, HTTP/1 everybody else's; with TLS, HTTP/2 may be anybody's.
+fn dispatch<M: Member>(port: &Arc<Port<M>>, visitor: &Visitor, request: Request<Incoming>) -> Call<M> {
     let Some(open) = port.open.upgrade() else {
         return Call::answered(refused(StatusCode::OK, GRPC, &status(&api::Error::Stopped)));
     };
-    if request.version() != http::Version::HTTP_2 {
+    let of_grpc = || request.headers().get(CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(GRPC.as_bytes()));
+    if request.version() != http::Version::HTTP_2 || (visitor.is_encrypted && !of_grpc()) {
         return Call::answered(plain(&*port.services.0, &request));
     }
     let fields = Fields::of(request.headers());
@@ -54,7 +67,7 @@ fn dispatch<M: Member>(port: &Arc<Port<M>>, request: Request<Incoming>) -> Call<
         Ok(content_type) => content_type,
         Err(why) => return Call::answered(refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, GRPC, &why)),
     };
-    match admit(port, &request, &fields) {
+    match admit(port, visitor, &request, &fields) {
         Ok(call) => begin(port, open, content_type, call, request.into_body()),
         Err((code, why)) => Call::answered(refused(code, content_type, &why)),
     }
@@ -73,6 +86,7 @@ struct Admitted<M: Member> {
 
 fn admit<M: Member>(
     port: &Port<M>,
+    visitor: &Visitor,
     request: &Request<Incoming>,
     fields: &Fields<'_>,
 ) -> Result<Admitted<M>, (StatusCode, Status)> {
@@ -92,7 +106,11 @@ fn admit<M: Member>(
     match limit {
         // A call whose time is over is not begun.
         Some(Duration::ZERO) => Err(fine(late_status())),
-        limit => Ok(Admitted { method, caller: fields.caller(), limit, gzip, wants_leader }),
+        limit => {
+            let common_name = visitor.common_name.clone();
+            let caller = Caller { common_name, ..fields.caller() };
+            Ok(Admitted { method, caller, limit, gzip, wants_leader })
+        }
     }
 }
 

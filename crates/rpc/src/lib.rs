@@ -1,7 +1,7 @@
 //! Everything with a socket: gRPC services over a [`Member`], connections, limits, graceful stop.
 //!
 //! ```text
-//! accept ─► hyper (h2c or HTTP/1) ─► dispatch ─► interceptor rules ─► call ─► methods ─► Member
+//! accept ─► secure (TLS or not) ─► hyper (h2 or HTTP/1) ─► dispatch ─► interceptor rules ─► call ─► methods ─► Member
 //!                                       └── other paths: /version
 //! ```
 //!
@@ -28,10 +28,12 @@ mod methods;
 pub mod peer;
 mod pings;
 mod plain;
+mod secure;
 mod serve;
 mod services;
 mod streams;
 
 pub use backend::{Answer, Caller, Member, Pieces, Told, WatchStream};
 pub use dispatch::bare_token;
+pub use secure::{Guard, Security};
 pub use serve::{Connection, Limits, Listener, accept, serve};

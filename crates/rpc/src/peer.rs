@@ -18,6 +18,7 @@
 //! | `pipeline` · `snapshot` · `probe` | requests that we make |
 //! | `serve` · `receive` · `endpoints` | requests that we answer |
 //! | `ask` | what a member asks outside of raft: joining, versions, what it forwards to the leader |
+//! | `secure` | TLS |
 //! | `http` · `io` · `link` · `metrics` | connections, deadlines, what is known of one peer, counters |
 //!
 //! Everything runs on one single-threaded runtime, the peer thread; nothing blocks it: files are read and written by
@@ -57,6 +58,7 @@ mod pipeline;
 mod probe;
 mod reader;
 mod receive;
+mod secure;
 mod serve;
 mod snapshot;
 mod stream;
@@ -70,5 +72,6 @@ pub use ask::{
 pub use io::{Acceptor, BoxedIo, Connecting, Connector, Io, Plain, tcp};
 pub use local::{Awaited, HashKv, Identity, Image, ImageSink, LeaseInfo, LeaseRefusal, Local, MemberInfo};
 pub use metrics::{Distribution, PeerMetrics};
+pub use secure::{Dial, Gate};
 pub use transport::{Config, Transport};
 pub use url::{Scheme, Url};

@@ -163,6 +163,11 @@ impl<S> Policed<S> {
         Policed { stream, min_time, written, phase: Phase::Preface(0), leaving: None }
     }
 
+    /// A connection whose client may ping as it likes.
+    pub fn at_leisure(stream: S, written: Arc<AtomicU64>) -> Policed<S> {
+        Policed { stream, min_time: Duration::ZERO, written, phase: Phase::Other, leaving: None }
+    }
+
     fn received(&mut self, mut bytes: &[u8]) {
         if let Phase::Preface(matched) = &mut self.phase {
             let (head, rest) = bytes.split_at(bytes.len().min(PREFACE.len() - *matched));

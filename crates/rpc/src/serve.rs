@@ -1,12 +1,13 @@
 //! Connections: accepting, limits, graceful stop.
 
 use crate::backend::Member;
-use crate::dispatch::{Door, Port};
+use crate::dispatch::{Door, Port, Visitor};
 use crate::pings::Policed;
+use crate::secure::{Secured, Security, Socket};
 use crate::services::Services;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,6 +86,7 @@ pub enum Listener {
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
+    security: Arc<Security>,
     slot: OwnedSemaphorePermit,
 }
 
@@ -114,11 +116,12 @@ impl Listener {
 /// The serving threads are gone.
 pub async fn accept(
     listener: Listener,
+    security: Security,
     max_connections: usize,
     threads: &[mpsc::UnboundedSender<Connection>],
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let slots = Arc::new(Semaphore::new(max_connections));
+    let (slots, security) = (Arc::new(Semaphore::new(max_connections)), Arc::new(security));
     for thread in threads.iter().cycle() {
         let slot = tokio::select! {
             slot = slots.clone().acquire_owned() => slot.map_err(io::Error::other)?,
@@ -138,7 +141,8 @@ pub async fn accept(
                 }
             }
         };
-        thread.send(Connection { stream, slot }).map_err(io::Error::other)?;
+        let security = security.clone();
+        thread.send(Connection { stream, security, slot }).map_err(io::Error::other)?;
     }
     Ok(())
 }
@@ -172,16 +176,18 @@ pub async fn serve<M: Member>(
     let (open, mut calls) = mpsc::channel::<()>(1);
     let written = Arc::new(AtomicU64::new(0));
     let port = Port { services: Services(member), limits, stop: stop.clone(), open: open.downgrade() };
-    let server = Server { written: written.clone(), builder: Arc::new(builder(&limits)), port: Arc::new(port) };
+    let (builder, pace) = (Arc::new(builder(&limits)), tls::Pace::default());
+    let server = Server { written: written.clone(), builder, port: Arc::new(port), pace };
     loop {
         let connection = tokio::select! {
             connection = connections.recv() => connection,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let Some(Connection { stream, slot }) = connection else { break };
+        let Some(Connection { stream, security, slot }) = connection else { break };
+        let watcher = graceful.watcher();
         let opened = match stream {
-            Stream::Tcp(s) => TcpStream::from_std(s).map(|s| server.connect(s, &graceful, slot)),
-            Stream::Unix(s) => UnixStream::from_std(s).map(|s| server.connect(s, &graceful, slot)),
+            Stream::Tcp(s) => TcpStream::from_std(s).map(|s| server.connect(s, security, watcher, slot)),
+            Stream::Unix(s) => UnixStream::from_std(s).map(|s| server.connect(s, security, watcher, slot)),
         };
         if let Err(e) = opened {
             tracing::warn!(error = %e, "failed to serve a client connection");
@@ -217,7 +223,7 @@ where
     let (open, _calls) = mpsc::channel::<()>(1);
     let port = Port { services: Services(member), limits, stop, open: open.downgrade() };
     let stream = Policed::new(stream, limits.client_pings(), Arc::default());
-    let (builder, door) = (builder(&limits), Door(Arc::new(port)));
+    let (builder, door) = (builder(&limits), Door { port: Arc::new(port), visitor: Visitor::default() });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), door);
     connection.into_owned().await.map_err(|e| e.to_string())
 }
@@ -228,22 +234,59 @@ struct Server<M> {
     port: Arc<Port<M>>,
     /// Bytes to clients.
     written: Arc<AtomicU64>,
+    /// Of handshakes.
+    pace: tls::Pace,
+}
+
+impl<M> Clone for Server<M> {
+    fn clone(&self) -> Server<M> {
+        Server {
+            builder: self.builder.clone(),
+            port: self.port.clone(),
+            written: self.written.clone(),
+            pace: self.pace.clone(),
+        }
+    }
 }
 
 impl<M: Member> Server<M> {
-    fn connect<S>(&self, stream: S, graceful: &GracefulShutdown, slot: OwnedSemaphorePermit)
+    fn connect<S: Socket>(&self, stream: S, security: Arc<Security>, watcher: Watcher, slot: OwnedSemaphorePermit) {
+        if let Security::Plain = *security {
+            // A future of its own: it has no room for a handshake.
+            tokio::spawn(self.clone().talk(stream, Visitor::default(), watcher, slot));
+            return;
+        }
+        let server = self.clone();
+        tokio::spawn(async move {
+            let mut stop = server.port.stop.clone();
+            let secured = tokio::select! {
+                secured = security.take(stream, &server.pace) => secured,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            match secured {
+                Some(Secured::Plain(stream)) => server.talk(stream, Visitor::default(), watcher, slot).await,
+                Some(Secured::Tls(stream, visitor)) => server.talk(stream, visitor, watcher, slot).await,
+                None => {}
+            }
+        });
+    }
+
+    /// Serves a connection whose bytes can be read.
+    async fn talk<S>(self, stream: S, visitor: Visitor, watcher: Watcher, slot: OwnedSemaphorePermit)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (builder, door) = (self.builder.clone(), Door(self.port.clone()));
-        let stream = Policed::new(stream, self.port.limits.client_pings(), self.written.clone());
-        let watcher = graceful.watcher();
-        tokio::spawn(async move {
-            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), door);
-            if let Err(e) = watcher.watch(connection.into_owned()).await {
-                tracing::debug!(error = %e, "client connection ended");
-            }
-            drop(slot);
-        });
+        let min_time = self.port.limits.client_pings();
+        let stream = match visitor.is_encrypted {
+            // Go's etcd serves these by another stack, which polices nobody.
+            true => Policed::at_leisure(stream, self.written),
+            false => Policed::new(stream, min_time, self.written),
+        };
+        let door = Door { port: self.port, visitor };
+        let connection = self.builder.serve_connection_with_upgrades(TokioIo::new(stream), door);
+        if let Err(e) = watcher.watch(connection.into_owned()).await {
+            tracing::debug!(error = %e, "client connection ended");
+        }
+        drop(slot);
     }
 }

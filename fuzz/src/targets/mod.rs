@@ -28,6 +28,7 @@ pub static TARGETS: &[Target] = &[
     settings::DNS_ANSWERS,
     settings::RESOLV_CONF,
     settings::DISCOVERY,
+    settings::CERTIFICATES,
     tools::TXN_LINES,
     tools::CTL_WORDS,
     tools::SNAPSHOT_FILE,

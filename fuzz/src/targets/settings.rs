@@ -236,6 +236,26 @@ fn dns_corpus() -> Vec<Vec<u8>> {
     vec![two, head([0x84, 0x83], 0), head([0x86, 0x80], 0)]
 }
 
+pub const CERTIFICATES: Target = Target {
+    name: "certificates",
+    covers: &["tls/x509.rs::look", "tls/x509.rs::parse"],
+    corpus: || {
+        vec![
+            include_bytes!("../../corpus/certificate.der").to_vec(),
+            include_bytes!("../../corpus/revoked.der").to_vec(),
+            b"-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n".to_vec(),
+        ]
+    },
+    run: |input| {
+        let names = tls::decoders::count_names(input);
+        assert!(names.is_none_or(|names| names <= input.len()));
+        let revoked = tls::decoders::count_revoked(input);
+        assert!(revoked.is_none_or(|revoked| revoked <= input.len()));
+        names.is_some() || revoked.is_some()
+    },
+    ..EMPTY
+};
+
 pub const RESOLV_CONF: Target = Target {
     name: "resolv-conf",
     covers: &["etcd/driver/join/dns.rs::parse"],

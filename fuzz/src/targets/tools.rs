@@ -98,10 +98,10 @@ pub const CTL_WORDS: Target = Target {
     ..EMPTY
 };
 
-/// Words, one a line, behind an endpoint that asks for TLS: who would talk to a server is refused before anything is dialled.
+/// Words, one a line, behind a certificate without a name: who would talk to a server is refused before anything is dialled.
 /// Commands that read standard input, or a password, are left out.
 fn ctl_words(input: &[u8]) -> bool {
-    let refused = OsString::from("--endpoints=https://nowhere:1");
+    let refused = OsString::from("--cert=");
     let given = input.split(|b| *b == b'\n').map(|word| OsString::from_vec(word.to_vec()));
     let reads = |word: &OsString| {
         let word = word.to_string_lossy();

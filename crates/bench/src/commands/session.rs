@@ -98,14 +98,30 @@ impl<'a> Session<'a> {
 }
 
 fn targets(parsed: &Given) -> Result<Vec<Target>, Problem> {
-    let tls = ["cert", "key", "cacert"].iter().any(|name| !parsed.text(name).is_empty());
-    let https = parsed.list("endpoints").iter().any(|endpoint| endpoint.starts_with("https://"));
-    if tls || https {
-        return Err(Problem::Failed("oxetcd-bench does not speak TLS yet".to_owned()));
-    }
+    let secure = secure(parsed)?;
     let timeout = Some(parsed.duration("dial-timeout")).filter(|timeout| !timeout.is_zero()).unwrap_or(DIAL_TIMEOUT);
-    let target = |endpoint: &String| Target { dial_timeout: timeout, ..Target::new(endpoint.trim()) };
+    let target = |endpoint: &String| {
+        let secure = secure.clone();
+        Target { dial_timeout: timeout, secure, ..Target::new(endpoint.trim()) }
+    };
     Ok(parsed.list("endpoints").iter().map(target).collect())
+}
+
+/// TLS where a file, a switch or the first endpoint asks for it.
+fn secure(parsed: &Given) -> Result<Option<Arc<tls::Client>>, Problem> {
+    let settings = tls::Settings {
+        cert: parsed.text("cert").to_owned(),
+        key: parsed.text("key").to_owned(),
+        trusted_ca: parsed.text("cacert").to_owned(),
+        skip_verify: parsed.is("insecure-skip-tls-verify"),
+        ..tls::Settings::default()
+    };
+    let https = parsed.list("endpoints").first().is_some_and(|endpoint| endpoint.trim().starts_with("https://"));
+    if !https && settings == tls::Settings::default() {
+        return Ok(None);
+    }
+    let client = tls::Live::open(settings).and_then(|live| tls::Client::new(live, &["h2"]));
+    Ok(Some(Arc::new(client.map_err(Problem::Failed)?)))
 }
 
 fn log_in(parsed: &Given, targets: &mut [Target]) -> Done {

@@ -20,6 +20,7 @@ mod validate;
 mod yaml;
 mod yaml_lines;
 
+pub use self::tls::tls_version;
 pub use cli::{Asked, Failure, Loaded, load, variable_of};
 pub use founders::{
     Named, distinct, has_log, initial_members, named, pairs, resolve_deadline, same_places, verify_founders,

@@ -185,14 +185,6 @@ fn every_bad_configuration_is_refused_with_cause_and_cure() {
             "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
         ),
         (
-            "--auto-tls",
-            "--auto-tls is set, but this release of oxetcd does not have that feature yet: remove the setting, or run Go etcd",
-        ),
-        (
-            "--listen-peer-urls=https://127.0.0.1:1",
-            "https://127.0.0.1:1: this release of oxetcd does not speak TLS yet: use http:// or unix://, or run Go etcd",
-        ),
-        (
             "--discovery-srv=x.org --discovery-token=t --discovery-endpoints=a:1",
             "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \"discovery-endpoints\" or \"discovery-srv\"",
         ),
@@ -203,14 +195,6 @@ fn every_bad_configuration_is_refused_with_cause_and_cure() {
         ("--discovery-token=t", "both --discovery-token and --discovery-endpoints must be set"),
         ("--discovery-endpoints=a:1,", "both --discovery-token and --discovery-endpoints must be set"),
         ("--discovery-token=t --discovery-endpoints=a:1,", "--discovery-endpoints must not contain empty endpoints"),
-        (
-            "--discovery-token=t --discovery-endpoints=https://a:1",
-            "--discovery-endpoints=https://a:1 is set, but this release of oxetcd does not have that feature yet: remove the setting, or run Go etcd",
-        ),
-        (
-            "--discovery-token=t --discovery-endpoints=a:1 --discovery-insecure-transport=false",
-            "--discovery-insecure-transport is set, but this release of oxetcd does not have that feature yet: remove the setting, or run Go etcd",
-        ),
         ("--listen-peer-urls=http://example.com:1", "expected IP in URL for binding (http://example.com:1)"),
         (
             "--max-concurrent-streams=0",

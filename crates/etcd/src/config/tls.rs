@@ -61,6 +61,15 @@ pub fn cipher_suites(config: &Config) -> Result<(), String> {
     }
 }
 
+/// What a flag that was checked says.
+pub fn tls_version(text: &str) -> Option<tls::Version> {
+    match text {
+        "TLS1.2" => Some(tls::Version::Tls12),
+        "TLS1.3" => Some(tls::Version::Tls13),
+        _ => None,
+    }
+}
+
 const TLS12: u8 = 12;
 const TLS13: u8 = 13;
 

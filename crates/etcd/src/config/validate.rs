@@ -21,26 +21,6 @@ const MAX_REQUEST: u64 = 256 << 20;
 
 /// Settings of features that come with later releases. Each would be dangerous to ignore.
 const UNSUPPORTED: &[&str] = &[
-    "cert-file",
-    "key-file",
-    "client-cert-auth",
-    "client-cert-file",
-    "client-key-file",
-    "client-crl-file",
-    "client-cert-allowed-hostname",
-    "trusted-ca-file",
-    "auto-tls",
-    "peer-cert-file",
-    "peer-key-file",
-    "peer-client-cert-auth",
-    "peer-client-cert-file",
-    "peer-client-key-file",
-    "peer-trusted-ca-file",
-    "peer-cert-allowed-cn",
-    "peer-cert-allowed-hostname",
-    "peer-auto-tls",
-    "peer-crl-file",
-    "peer-skip-client-san-verification",
     "listen-client-http-urls",
     "listen-metrics-urls",
     "enable-pprof",
@@ -79,7 +59,6 @@ pub fn validate(config: &Config, notes: &mut Vec<Note>) -> Result<(), String> {
     tls::versions(config)?;
     limits(config)?;
     unsupported(config)?;
-    discovery_in_plain_text(config)?;
     // What Go etcd finds out while it starts.
     ports(config)?;
     config.auto_compaction()?;
@@ -178,25 +157,6 @@ fn discovery(config: &Config) -> Result<(), String> {
     }
 }
 
-/// A registry that is spoken to in plain text only.
-fn discovery_in_plain_text(config: &Config) -> Result<(), String> {
-    let tls = [
-        "discovery-insecure-transport",
-        "discovery-insecure-skip-tls-verify",
-        "discovery-cert",
-        "discovery-key",
-        "discovery-cacert",
-    ];
-    let set = FLAGS.iter().find(|flag| tls.contains(&flag.name) && flag.is_set(config));
-    let encrypted = |endpoint: &&String| endpoint.starts_with("https:") || endpoint.starts_with("unixs:");
-    match (set, config.discovery_endpoints.iter().find(encrypted)) {
-        _ if config.discovery_endpoints.is_empty() => Ok(()),
-        (Some(flag), _) => Err(lacks(&format!("--{}", flag.name))),
-        (None, Some(endpoint)) => Err(lacks(&format!("--discovery-endpoints={endpoint}"))),
-        (None, None) => Ok(()),
-    }
-}
-
 fn ports(config: &Config) -> Result<(), String> {
     let mut urls = config.listen_peer_urls.iter().chain(&config.listen_client_urls);
     let wrong = urls.find(|u| u.socket_path().is_none() && !u.has_port());
@@ -254,19 +214,10 @@ fn limits(config: &Config) -> Result<(), String> {
 }
 
 fn unsupported(config: &Config) -> Result<(), String> {
-    for flag in FLAGS.iter().filter(|f| UNSUPPORTED.contains(&f.name) || (f.name.is_empty())) {
-        if flag.is_set(config) {
-            let name = if flag.name.is_empty() { flag.key.to_owned() } else { format!("--{}", flag.name) };
-            return Err(lacks(&name));
-        }
+    match FLAGS.iter().find(|flag| UNSUPPORTED.contains(&flag.name) && flag.is_set(config)) {
+        Some(flag) => Err(lacks(&format!("--{}", flag.name))),
+        None => Ok(()),
     }
-    let urls = [&config.listen_client_urls, &config.listen_peer_urls, &config.initial_advertise_peer_urls];
-    if let Some(url) = urls.into_iter().flatten().find(|u| u.is_tls()) {
-        return Err(format!(
-            "{url}: this release of oxetcd does not speak TLS yet: use http:// or unix://, or run Go etcd"
-        ));
-    }
-    Ok(())
 }
 
 fn lacks(setting: &str) -> String {

@@ -6,7 +6,7 @@ use super::courtesy::Courtesy;
 use super::{Inbox, Shared, Ticket, background};
 use crate::config::{Config, gates::Gate};
 use api::pb::etcdserverpb as pb;
-use rpc::peer::{self, Asker, Plain, Unanswered, Url};
+use rpc::peer::{self, Asker, Connector, Unanswered, Url};
 use server::corruption::{PeerHash, Verdict, compare_compaction, differing, suspect};
 use server::{Fatal, Request, Who};
 use std::collections::BTreeMap;
@@ -35,12 +35,12 @@ impl Checker {
     ///
     /// # Errors
     /// The system refused what a runtime needs.
-    pub fn new((own, cluster): (u64, u64), limit: Duration) -> Result<Checker, Fatal> {
+    pub fn new((own, cluster): (u64, u64), connector: Arc<dyn Connector>, limit: Duration) -> Result<Checker, Fatal> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|e| Fatal::new(format!("cannot check members' data: {e}")))?;
-        let asker = Asker { connector: Arc::new(Plain), dial_timeout: limit, timeout: limit };
+        let asker = Asker { connector, dial_timeout: limit, timeout: limit };
         Ok(Checker { own, cluster, asker, runtime })
     }
 

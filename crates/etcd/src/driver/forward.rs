@@ -7,7 +7,7 @@
 use super::core::Message;
 use super::{Inbox, Shared, Ticket, spawn};
 use api::pb::etcdserverpb as pb;
-use rpc::peer::{self, Asker, MemberInfo, Plain, Unanswered, Url};
+use rpc::peer::{self, Asker, Connector, MemberInfo, Unanswered, Url};
 use server::member::Outcome;
 use server::{Fatal, Request, Response, Who};
 use std::collections::BTreeMap;
@@ -44,18 +44,18 @@ impl Forwarder {
     ///
     /// # Errors
     /// The operating system gave no thread.
-    pub fn start(shared: Arc<Shared>, limit: Duration) -> Result<Forwarder, Fatal> {
+    pub fn start(shared: Arc<Shared>, connector: Arc<dyn Connector>, limit: Duration) -> Result<Forwarder, Fatal> {
         let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|e| Fatal::new(format!("cannot start the forwarder: {e}")))?;
         let waiting = Arc::<AtomicUsize>::default();
-        let count = waiting.clone();
+        let (count, asker) = (waiting.clone(), asker(connector));
         spawn("forwarder", move || {
             runtime.block_on(async move {
                 while let Some(job) = queue.recv().await {
-                    tokio::spawn(work(job, shared.clone(), limit, count.clone()));
+                    tokio::spawn(work(job, shared.clone(), asker.clone(), limit, count.clone()));
                 }
             });
         })?;
@@ -78,11 +78,11 @@ impl Forwarder {
     }
 }
 
-async fn work(job: Job, shared: Arc<Shared>, limit: Duration, waiting: Arc<AtomicUsize>) {
+async fn work(job: Job, shared: Arc<Shared>, asker: Asker, limit: Duration, waiting: Arc<AtomicUsize>) {
     match job {
         Job::Leader { ticket, who, request } => {
             let before = shared.applied.load_full();
-            let outcome = timeout(limit, ask(&shared, &who, &request)).await;
+            let outcome = timeout(limit, ask(&shared, &asker, &who, &request)).await;
             let outcome =
                 outcome.map(|outcome| outcome.and_then(|response| still(&shared, &before, &request, response)));
             let late = match shared.leader_id.load(Ordering::Relaxed) {
@@ -93,22 +93,21 @@ async fn work(job: Job, shared: Arc<Shared>, limit: Duration, waiting: Arc<Atomi
             waiting.fetch_sub(1, Ordering::Relaxed);
         }
         Job::Versions(core) => {
-            let versions = versions(&shared).await;
+            let versions = versions(&shared, &asker).await;
             // An inbox that is full has other worries; the core asks again.
             drop(core.try_send(Message::Versions(versions)));
         }
     }
 }
 
-fn asker() -> Asker {
+fn asker(connector: Arc<dyn Connector>) -> Asker {
     // One attempt is over well before all are.
     let (dial_timeout, timeout) = (Duration::from_secs(1), Duration::from_secs(2));
-    Asker { connector: Arc::new(Plain), dial_timeout, timeout }
+    Asker { connector, dial_timeout, timeout }
 }
 
 /// Each member's server version; of itself, too, which is no news.
-async fn versions(shared: &Shared) -> BTreeMap<u64, Option<String>> {
-    let asker = asker();
+async fn versions(shared: &Shared, asker: &Asker) -> BTreeMap<u64, Option<String>> {
     let mut asking = JoinSet::new();
     for member in shared.applied.load().members() {
         let asker = asker.clone();
@@ -136,11 +135,10 @@ fn still(shared: &Shared, before: &Applied, request: &Request, response: Respons
 }
 
 /// Asks until somebody answers; whoever calls sets the limit.
-async fn ask(shared: &Shared, who: &Who, request: &Request) -> Outcome {
-    let asker = asker();
+async fn ask(shared: &Shared, asker: &Asker, who: &Who, request: &Request) -> Outcome {
     loop {
         for url in leader_urls(shared) {
-            match ask_once(shared, &asker, &url, who, request).await {
+            match ask_once(shared, asker, &url, who, request).await {
                 Ok(response) => return Ok(response),
                 Err(Unanswered::Refused(e)) => return Err(e),
                 Err(Unanswered::Failed(why)) => tracing::debug!(error = why, "the leader gave no answer"),

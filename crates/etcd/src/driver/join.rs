@@ -23,8 +23,14 @@ pub mod decoders {
 use crate::config::{self, Config, Named, Url};
 use api::identity::{cluster_id, member_id};
 use others::Others;
-use rpc::peer::MemberInfo;
+use rpc::peer::{Connector, MemberInfo};
 use server::member::{Beginning, Founder};
+use std::sync::Arc;
+
+/// The names that an address has. May block.
+pub fn names_of() -> tls::NamesOf {
+    Arc::new(|address| dns::Resolver::system().names(address))
+}
 
 /// How this member's log begins, and whom to talk to before the log says it.
 pub struct Start {
@@ -33,16 +39,16 @@ pub struct Start {
     pub remotes: Vec<MemberInfo>,
 }
 
-/// What the flags say; they count for a new log only.
+/// What the flags say; they count for a new log only. Others are asked by `connector`.
 ///
 /// # Errors
 /// etcd's texts for flags that contradict themselves, or the cluster that runs, and what helps.
-pub fn start(config: &Config) -> Result<Start, String> {
+pub fn start(config: &Config, connector: &Arc<dyn Connector>) -> Result<Start, String> {
     let joins = config.initial_cluster_state == "existing";
     match config::has_log(config) {
         true => begun(config, joins),
-        false if joins => join(config),
-        false => found(config),
+        false if joins => join(config, connector),
+        false => found(config, connector),
     }
 }
 
@@ -83,14 +89,14 @@ fn named(config: &Config) -> Result<Named, String> {
     }
 }
 
-fn found(config: &Config) -> Result<Start, String> {
+fn found(config: &Config, connector: &Arc<dyn Connector>) -> Result<Start, String> {
     let named = named(config)?;
     config::verify_founders(config, &named)?;
     if discovers(config) {
         return found_with_registered(config, &named);
     }
     let start = founded(config, &named, &config.initial_cluster_token)?;
-    Others::new(config, &named)?.refuse_a_running_cluster(&start.beginning)?;
+    Others::new(config, &named, connector.clone())?.refuse_a_running_cluster(&start.beginning)?;
     Ok(start)
 }
 
@@ -116,13 +122,13 @@ fn founded(config: &Config, named: &Named, token: &str) -> Result<Start, String>
 }
 
 /// Asks the others who is in their cluster; the first answer counts.
-fn join(config: &Config) -> Result<Start, String> {
+fn join(config: &Config, connector: &Arc<dyn Connector>) -> Result<Start, String> {
     let named = named(config)?;
     config::verify_joiner(config, &named)?;
     if discovers(config) {
         return Err("discovery URL should not be set when joining existing initial cluster".into());
     }
-    let others = Others::new(config, &named)?;
+    let others = Others::new(config, &named, connector.clone())?;
     let running = others.cluster()?;
     let id = running.assign_ids(config, &named)?;
     others.check_versions(&running, id)?;

@@ -22,6 +22,7 @@ mod net;
 mod peers;
 pub mod post;
 pub mod readers;
+pub mod security;
 mod start;
 
 /// What reads bytes from outside, opened to the fuzzer.

@@ -2,8 +2,9 @@
 
 use super::door::Door;
 use super::post::{self, Deliveries, Home};
+use super::security::Credentials;
 use crate::config::{Config, Url};
-use rpc::{Limits, Listener, peer};
+use rpc::{Limits, Listener, Security, peer};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use server::Fatal;
 use std::io;
@@ -31,7 +32,7 @@ const SNAPSHOT_RATE: u64 = 100 << 20;
 /// Listening sockets and the runtime they are registered with.
 pub struct Listeners {
     runtime: Runtime,
-    listeners: Vec<(String, Listener)>,
+    listeners: Vec<(String, Security, Listener)>,
     sockets: Vec<PathBuf>,
 }
 
@@ -59,24 +60,52 @@ pub fn connections_allowed() -> Result<usize, Fatal> {
 /// Binds all client URLs. Done before the member is opened: an address in use must not touch its files.
 ///
 /// # Errors
-/// The address that can't be bound, in Go's words.
-pub fn bind_all(config: &Config) -> Result<Listeners, Fatal> {
+/// The address that can't be bound, in Go's words, or one that lacks its certificate.
+pub fn bind_all(config: &Config, credentials: &Credentials) -> Result<Listeners, Fatal> {
     let runtime = single_threaded().map_err(|e| Fatal::new(format!("cannot start the network: {e}")))?;
     let _entered = runtime.enter();
     let mut listeners = Vec::new();
     let mut sockets = Vec::new();
-    for url in &config.listen_client_urls {
-        listeners.push(match url.socket_path() {
+    for url in distinct(&config.listen_client_urls) {
+        let security = security(config, url, credentials)?;
+        let (address, listener) = match url.socket_path() {
             Some(path) => {
                 let listener = bind_unix(&path).map_err(|e| bind_failed("unix", &path, &e))?;
                 sockets.push(path.clone().into());
                 (path, Listener::Unix(listener))
             }
             None => bind_tcp(url, config).map_err(|e| bind_failed("tcp", url.authority(), &e))?,
-        });
+        };
+        listeners.push((address, security, listener));
     }
     drop(_entered);
     Ok(Listeners { runtime, listeners, sockets })
+}
+
+/// Whether two URLs are spoken at one address.
+fn share(a: &Url, b: &Url) -> bool {
+    a.socket_path() == b.socket_path() && a.authority() == b.authority()
+}
+
+/// The first URL of each address.
+fn distinct(urls: &[Url]) -> impl Iterator<Item = &Url> {
+    urls.iter().enumerate().filter(|(n, url)| !urls[..*n].iter().any(|other| share(url, other))).map(|(_, url)| url)
+}
+
+/// How clients are spoken to at an address, which several URLs may have.
+fn security(config: &Config, url: &Url, credentials: &Credentials) -> Result<Security, Fatal> {
+    let here = || config.listen_client_urls.iter().filter(|other| share(url, other));
+    let plain = here().find(|url| !url.is_tls());
+    if let Some(url) = plain.filter(|_| !config.cert_file.is_empty() || !config.key_file.is_empty()) {
+        warn!("client-url" = %url, "scheme is HTTP or UNIX while key and cert files are present; ignoring key and cert files");
+    }
+    if let Some(url) = plain.filter(|_| config.client_cert_auth) {
+        let text = "scheme is HTTP or UNIX while --client-cert-auth is enabled; ignoring client cert auth for this URL";
+        warn!("client-url" = %url, "{text}");
+    }
+    let Some(encrypted) = here().find(|url| url.is_tls()) else { return Ok(Security::Plain) };
+    let guard = credentials.guard(config, encrypted)?;
+    Ok(if plain.is_some() { Security::Either(guard) } else { Security::Tls(guard) })
 }
 
 /// A peer address that is ours and answers nobody yet: members that are founded together, and ask each other whether
@@ -87,8 +116,13 @@ pub struct Reserved<'a> {
     socket: Option<TcpSocket>,
 }
 
-/// Where peers are served.
-pub enum PeerListener {
+/// Where peers are served, and as what.
+pub struct PeerListener<'a> {
+    url: &'a Url,
+    socket: PeerSocket,
+}
+
+enum PeerSocket {
     Tcp(std::net::TcpListener),
     Unix(std::os::unix::net::UnixListener),
 }
@@ -112,19 +146,23 @@ pub fn reserve_peers(config: &Config) -> Result<Vec<Reserved<'_>>, Fatal> {
 ///
 /// # Errors
 /// The address that can't be bound, in Go's words.
-pub fn listen_to_peers(reserved: Vec<Reserved<'_>>) -> Result<Vec<PeerListener>, Fatal> {
+pub fn listen_to_peers<'a>(reserved: Vec<Reserved<'a>>) -> Result<Vec<PeerListener<'a>>, Fatal> {
     let runtime = single_threaded().map_err(|e| Fatal::new(format!("cannot start the network: {e}")))?;
     let _entered = runtime.enter();
     let listen = |Reserved { url, socket }: Reserved<'_>| match (socket, url.socket_path()) {
         (Some(socket), _) => {
             let listener = socket.listen(BACKLOG).and_then(tokio::net::TcpListener::into_std);
-            listener.map(PeerListener::Tcp).map_err(|e| bind_failed("tcp", url.authority(), &e))
+            listener.map(PeerSocket::Tcp).map_err(|e| bind_failed("tcp", url.authority(), &e))
         }
         (None, path) => {
             let path = path.unwrap_or_default();
             let listener = bind_unix(&path).and_then(UnixListener::into_std);
-            listener.map(PeerListener::Unix).map_err(|e| bind_failed("unix", &path, &e))
+            listener.map(PeerSocket::Unix).map_err(|e| bind_failed("unix", &path, &e))
         }
+    };
+    let listen = |reserved: Reserved<'a>| {
+        let url = reserved.url;
+        listen(reserved).map(|socket| PeerListener { url, socket })
     };
     reserved.into_iter().map(listen).collect()
 }
@@ -132,24 +170,28 @@ pub fn listen_to_peers(reserved: Vec<Reserved<'_>>) -> Result<Vec<PeerListener>,
 /// Starts the peer thread and serves peers.
 ///
 /// # Errors
-/// The thread can't be had, or a listener not be used.
+/// The thread can't be had, a listener not be used, or one lacks its certificate.
 pub fn serve_peers(
     config: &Config,
-    listeners: Vec<PeerListener>,
+    credentials: &Credentials,
+    listeners: Vec<PeerListener<'_>>,
     local: Arc<dyn peer::Local>,
 ) -> Result<peer::Transport, Fatal> {
     let failed = |e: io::Error| Fatal::new(format!("cannot serve peers: {e}"));
     let settings = peer::Config {
-        connector: Arc::new(peer::Plain),
+        connector: credentials.connector.clone(),
         dial_timeout: Duration::from_secs(1) + Duration::from_millis(config.election_timeout),
         snapshot_rate: SNAPSHOT_RATE,
     };
     let transport = peer::Transport::start(settings, local).map_err(failed)?;
-    for listener in listeners {
-        let plain = Arc::new(peer::Plain);
-        let served = match listener {
-            PeerListener::Tcp(listener) => transport.listen(listener, plain),
-            PeerListener::Unix(listener) => transport.listen_unix(listener, plain),
+    for PeerListener { url, socket } in listeners {
+        let acceptor: Arc<dyn peer::Acceptor> = match url.is_tls() {
+            true => Arc::new(credentials.gate(config, url)?),
+            false => Arc::new(peer::Plain),
+        };
+        let served = match socket {
+            PeerSocket::Tcp(listener) => transport.listen(listener, acceptor),
+            PeerSocket::Unix(listener) => transport.listen_unix(listener, acceptor),
         };
         served.map_err(failed)?;
     }
@@ -256,11 +298,16 @@ pub fn serve(
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let dealt: Arc<[_]> = dealt.into();
-        for (address, listener) in listeners {
-            info!(address, "serving client traffic insecurely; this is strongly discouraged!");
+        for (address, security, listener) in listeners {
+            if let Security::Plain | Security::Either(_) = security {
+                info!(address, "serving client traffic insecurely; this is strongly discouraged!");
+            }
+            if let Security::Tls(_) | Security::Either(_) = security {
+                info!(address, "serving client traffic securely");
+            }
             let (dealt, stopped) = (dealt.clone(), stopped.clone());
             tokio::spawn(async move {
-                if let Err(e) = rpc::accept(listener, connections, &dealt, stopped).await {
+                if let Err(e) = rpc::accept(listener, security, connections, &dealt, stopped).await {
                     warn!(error = %e, "stopped accepting client connections");
                 }
             });

@@ -5,7 +5,7 @@ use super::corruption::{self, Checker};
 use super::courtesy::Calls;
 use super::first_election::FirstElection;
 use super::{Clock, Shared, background, core, door::Door, hub, image, join, net, peers, post, readers::Readers, spawn};
-use super::{forward::Forwarder, log::Log};
+use super::{forward::Forwarder, log::Log, security::Credentials};
 use crate::config::{Config, Url, gates::Gate};
 use arc_swap::ArcSwap;
 use crossbeam_channel::bounded;
@@ -40,10 +40,12 @@ const READER_THREADS: usize = 2;
 pub fn run(config: &Config) -> Result<i32, Fatal> {
     let clock = Clock::start();
     let connections = net::connections_allowed()?;
-    let listeners = net::bind_all(config)?;
+    let credentials = Credentials::open(config)?;
+    let connector = &credentials.connector;
+    let listeners = net::bind_all(config, &credentials)?;
     let had_log = crate::config::has_log(config);
     let reserved = net::reserve_peers(config)?;
-    let (beginning, remotes) = match join::start(config) {
+    let (beginning, remotes) = match join::start(config, connector) {
         Ok(start) => (Ok(start.beginning), start.remotes),
         Err(why) => (Err(why), Vec::new()),
     };
@@ -62,7 +64,7 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
         "starting etcd server"
     );
     let timeout = Duration::from_secs(5) + 2 * Duration::from_millis(config.election_timeout);
-    let checker = Checker::new(identity, timeout)?;
+    let checker = Checker::new(identity, connector.clone(), timeout)?;
     if config.enabled(Gate::InitialCorruptCheck) && had_log {
         checker.check_before_start(member.applied())?;
     }
@@ -115,7 +117,7 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
         Identity { member: identity.0, cluster: identity.1, urls: peers::texts(&config.initial_advertise_peer_urls) };
     let (peer_door, mut peers) =
         peers::channel(inbox.clone(), shared.clone(), readers.clone(), peer_identity, snap_dir);
-    let transport = net::serve_peers(config, peer_listeners, Arc::new(peer_door))?;
+    let transport = net::serve_peers(config, &credentials, peer_listeners, Arc::new(peer_door))?;
     for remote in remotes.iter().filter(|m| m.id != identity.0) {
         transport.add_remote(remote.id, &remote.peer_urls).map_err(Fatal::new)?;
     }
@@ -129,7 +131,7 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
         member,
         log,
         peers,
-        forwarder: Forwarder::start(shared.clone(), timeout)?,
+        forwarder: Forwarder::start(shared.clone(), connector.clone(), timeout)?,
         own: inbox.clone(),
         inbox: queue,
         shared: shared.clone(),

@@ -31,7 +31,7 @@ pub type BoxedIo = Box<dyn Io>;
 /// A connection on its way.
 pub type Connecting = Pin<Box<dyn Future<Output = io::Result<BoxedIo>> + Send>>;
 
-/// Makes connections to peers. TLS has its own.
+/// Makes connections to peers.
 pub trait Connector: Send + Sync + 'static {
     fn connect(&self, url: &Url) -> Connecting;
 }

@@ -105,7 +105,10 @@ async fn connection(
     let outcome = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(raw, remote)).await {
         Ok(Ok(io)) => serve(shared, io).await,
         Ok(Err(e)) => {
-            tracing::warn!(remote_addr = from, error = %e, "rejected connection on peer endpoint");
+            match e.get_ref().and_then(|inner| inner.downcast_ref::<tls::Rejected>()) {
+                Some(rejected) => rejected.log("peer", &from),
+                None => tracing::warn!("remote-addr" = from, error = %e, "rejected connection on peer endpoint"),
+            }
             return;
         }
         Err(_) => Err("handshake timed out".to_owned()),

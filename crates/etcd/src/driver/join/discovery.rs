@@ -70,12 +70,26 @@ fn settings(config: &Config) -> client::Config {
     let password = if config.discovery_password.is_empty() { password } else { &config.discovery_password };
     client::Config {
         endpoints: config.discovery_endpoints.clone(),
+        tls: tls(config),
         dial_timeout: config.discovery_dial_timeout,
         keepalive_time: Some(config.discovery_keepalive_time),
         keepalive_timeout: config.discovery_keepalive_timeout,
         user: (!name.is_empty() && !password.is_empty()).then(|| (name.to_owned(), password.to_owned())),
         ..client::Config::default()
     }
+}
+
+/// `None`: TLS only where an endpoint's scheme asks for it.
+fn tls(config: &Config) -> Option<tls::Settings> {
+    let settings = tls::Settings {
+        cert: config.discovery_cert.clone(),
+        key: config.discovery_key.clone(),
+        trusted_ca: config.discovery_cacert.clone(),
+        skip_verify: config.discovery_insecure_skip_tls_verify,
+        ..tls::Settings::default()
+    };
+    let nothing = settings == tls::Settings::default() && config.discovery_insecure_transport;
+    (!nothing).then_some(settings)
 }
 
 fn members_prefix(token: &str) -> String {

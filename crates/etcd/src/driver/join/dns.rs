@@ -1,4 +1,5 @@
-//! SRV records, by asking the name servers of `resolv.conf`: the operating system's own resolver looks up addresses only.
+//! SRV and PTR records, by asking the name servers of `resolv.conf`: the operating system's own resolver looks up
+//! addresses only.
 //!
 //! A question is short and asked once, at start: UDP, TCP for what does not fit, no cache.
 
@@ -10,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+const HOSTS: &str = "/etc/hosts";
 const PORT: u16 = 53;
 /// Servers and suffixes that are heeded; resolvers have such limits, too.
 const SERVERS_MAX: usize = 3;
@@ -20,7 +22,7 @@ const ATTEMPTS: u32 = 2;
 /// Longer answers come by TCP.
 const DATAGRAM_MAX: usize = 4096;
 
-/// Where a service is.
+/// Where a service is; of an address, what its name is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// A host's name, with or without the dot at its end.
@@ -105,7 +107,7 @@ impl Resolver {
     pub fn srv(&self, name: &str) -> Result<Vec<Record>, String> {
         let mut failure = None;
         for candidate in self.candidates(name) {
-            match self.ask_all(&candidate) {
+            match self.ask_all(&candidate, TYPE::SRV) {
                 Ok(records) => return Ok(records),
                 // What is said of the name as it was given is what counts.
                 Err(why) if candidate.trim_end_matches('.') == name.trim_end_matches('.') => failure = Some(why),
@@ -113,6 +115,19 @@ impl Resolver {
             }
         }
         Err(format!("lookup {name}{}", failure.unwrap_or_else(|| ": no such host".into())))
+    }
+
+    /// The names of an address: those of `/etc/hosts`, else its PTR records.
+    ///
+    /// # Errors
+    /// In Go's words: no such host, or no server answered.
+    pub fn names(&self, address: IpAddr) -> Result<Vec<String>, String> {
+        let known = named_by(&fs::read_to_string(HOSTS).unwrap_or_default(), address);
+        if !known.is_empty() {
+            return Ok(known);
+        }
+        let found = self.ask_all(&reverse(address), TYPE::PTR).map_err(|why| format!("lookup {address}{why}"))?;
+        Ok(found.into_iter().map(|record| record.target).collect())
     }
 
     /// The full names that a name may stand for, in the order in which they are tried.
@@ -126,11 +141,11 @@ impl Resolver {
         names
     }
 
-    fn ask_all(&self, name: &str) -> Result<Vec<Record>, String> {
+    fn ask_all(&self, name: &str, kind: TYPE) -> Result<Vec<Record>, String> {
         let mut last = ": no such host".to_owned();
         for _ in 0..self.attempts {
             for server in &self.servers {
-                match ask(*server, name, self.timeout) {
+                match ask(*server, name, kind, self.timeout) {
                     Ok(records) => return Ok(records),
                     Err(Fault::Unknown) => return Err(format!(" on {server}: no such host")),
                     Err(Fault::Failed(why)) => last = format!(" on {server}: {why}"),
@@ -141,11 +156,37 @@ impl Resolver {
     }
 }
 
-fn ask(server: SocketAddr, name: &str, timeout: Duration) -> Result<Vec<Record>, Fault> {
+/// The names of an address in a file of hosts.
+fn named_by(hosts: &str, address: IpAddr) -> Vec<String> {
+    let lines = hosts.lines().map(|line| line.split('#').next().unwrap_or_default());
+    let mut found = Vec::new();
+    for mut words in lines.map(str::split_whitespace) {
+        if words.next().and_then(|ip| ip.parse::<IpAddr>().ok()) == Some(address) {
+            found.extend(words.map(str::to_owned));
+        }
+    }
+    found
+}
+
+/// The name under which an address is looked up in reverse.
+fn reverse(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, c, d] = v4.octets();
+            format!("{d}.{c}.{b}.{a}.in-addr.arpa.")
+        }
+        IpAddr::V6(v6) => {
+            let nibbles = v6.octets().into_iter().rev().map(|byte| format!("{:x}.{:x}.", byte & 15, byte >> 4));
+            format!("{}ip6.arpa.", nibbles.collect::<String>())
+        }
+    }
+}
+
+fn ask(server: SocketAddr, name: &str, kind: TYPE, timeout: Duration) -> Result<Vec<Record>, Fault> {
     let mut id = [0; 2];
     getrandom::fill(&mut id).map_err(|e| Fault::Failed(e.to_string()))?;
     let id = u16::from_be_bytes(id);
-    let question = question(id, name)?;
+    let question = question(id, name, kind)?;
     let answer = by_datagram(server, &question, id, timeout)?;
     match records(&answer, id)? {
         Some(records) => Ok(records),
@@ -154,12 +195,12 @@ fn ask(server: SocketAddr, name: &str, timeout: Duration) -> Result<Vec<Record>,
     }
 }
 
-fn question(id: u16, name: &str) -> Result<Vec<u8>, Fault> {
+fn question(id: u16, name: &str, kind: TYPE) -> Result<Vec<u8>, Fault> {
     let bad = |e: simple_dns::SimpleDnsError| Fault::Failed(e.to_string());
     let mut packet = Packet::new_query(id);
     packet.set_flags(PacketFlag::RECURSION_DESIRED);
     let name = Name::new(name.trim_end_matches('.')).map_err(bad)?;
-    packet.questions.push(Question::new(name, TYPE::SRV.into(), CLASS::IN.into(), false));
+    packet.questions.push(Question::new(name, kind.into(), CLASS::IN.into(), false));
     packet.build_bytes_vec().map_err(bad)
 }
 
@@ -236,8 +277,10 @@ fn records(bytes: &[u8], id: u16) -> Result<Option<Vec<Record>>, Fault> {
     }
     let mut found: Vec<(u16, Record)> = Vec::new();
     for answer in &packet.answers {
-        if let RData::SRV(srv) = &answer.rdata {
-            found.push((srv.priority, Record { target: srv.target.to_string(), port: srv.port }));
+        match &answer.rdata {
+            RData::SRV(srv) => found.push((srv.priority, Record { target: srv.target.to_string(), port: srv.port })),
+            RData::PTR(ptr) => found.push((0, Record { target: ptr.0.to_string(), port: 0 })),
+            _ => {}
         }
     }
     found.sort_by_key(|(priority, _)| *priority);
@@ -368,6 +411,16 @@ mod tests {
         // The next one is asked.
         let resolver = Resolver { servers: vec![silent.1, server], ..resolver };
         assert_eq!(resolver.srv("_etcd-server._tcp.x.org").unwrap(), expected());
+    }
+
+    #[test]
+    fn addresses_are_looked_up_in_reverse() {
+        let hosts = "127.0.0.1 localhost # here\n10.0.0.1\tm1.x.org m1\n10.0.0.1 other\n::1 localhost\n";
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(named_by(hosts, ip("10.0.0.1")), ["m1.x.org", "m1", "other"]);
+        assert_eq!(named_by(hosts, ip("10.0.0.2")), Vec::<String>::new());
+        assert_eq!(reverse(ip("10.1.2.3")), "3.2.1.10.in-addr.arpa.");
+        assert_eq!(reverse(ip("2001:db8::1")), format!("1.{}8.b.d.0.1.0.0.2.ip6.arpa.", "0.".repeat(23)));
     }
 
     #[test]

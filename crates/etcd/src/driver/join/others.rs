@@ -3,7 +3,7 @@
 use super::running::Running;
 use crate::config::{Config, Named, Url};
 use api::version::{self, Version};
-use rpc::peer::{self, Asker, MemberInfo, Plain};
+use rpc::peer::{self, Asker, Connector, MemberInfo};
 use server::member::Beginning;
 use std::future::Future;
 use std::sync::Arc;
@@ -22,22 +22,23 @@ pub struct Others<'a> {
     config: &'a Config,
     /// In the order in which they are asked.
     urls: Vec<&'a Url>,
+    connector: Arc<dyn Connector>,
     runtime: tokio::runtime::Runtime,
 }
 
 impl<'a> Others<'a> {
     /// # Errors
     /// The operating system gives no network.
-    pub fn new(config: &'a Config, named: &'a Named) -> Result<Others<'a>, String> {
+    pub fn new(config: &'a Config, named: &'a Named, connector: Arc<dyn Connector>) -> Result<Others<'a>, String> {
         let others = named.iter().filter(|(name, _)| **name != config.name);
         let mut urls: Vec<&Url> = others.flat_map(|(_, urls)| urls).collect();
         urls.sort();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-        Ok(Others { config, urls, runtime })
+        Ok(Others { config, urls, connector, runtime })
     }
 
-    fn asker(timeout: Duration) -> Asker {
-        Asker { connector: Arc::new(Plain), dial_timeout: timeout, timeout }
+    fn asker(&self, timeout: Duration) -> Asker {
+        Asker { connector: self.connector.clone(), dial_timeout: timeout, timeout }
     }
 
     /// A founder's peers are silent, or founders too. Whoever belongs to a cluster that runs, or to another one, must not
@@ -46,7 +47,7 @@ impl<'a> Others<'a> {
     /// # Errors
     /// Such a cluster answered; the text has the command that joins it.
     pub fn refuse_a_running_cluster(&self, beginning: &Beginning) -> Result<(), String> {
-        let asker = Others::asker(FOUNDING_TIMEOUT);
+        let asker = self.asker(FOUNDING_TIMEOUT);
         let mut asking = JoinSet::new();
         for (n, url) in self.urls.iter().enumerate() {
             let (asker, url) = (asker.clone(), url.to_string());
@@ -64,7 +65,7 @@ impl<'a> Others<'a> {
     /// # Errors
     /// Nobody does.
     pub fn cluster(&self) -> Result<Running, String> {
-        let asker = Others::asker(MEMBERS_TIMEOUT);
+        let asker = self.asker(MEMBERS_TIMEOUT);
         for url in &self.urls {
             match self.runtime.block_on(cluster_at(&asker, url.as_str())) {
                 Ok(running) => return Ok(running),
@@ -83,7 +84,7 @@ impl<'a> Others<'a> {
     /// It can't.
     pub fn check_versions(&self, running: &Running, own: u64) -> Result<(), String> {
         let timeout = Duration::from_secs(5) + 2 * Duration::from_millis(self.config.election_timeout);
-        let asker = Others::asker(timeout);
+        let asker = self.asker(timeout);
         let others: Vec<&MemberInfo> = running.members.iter().filter(|m| m.id != own).collect();
         let deadline = Instant::now() + timeout;
         loop {
