@@ -61,6 +61,10 @@ pub trait Member: Send + Sync + 'static {
     fn is_learner(&self) -> bool;
     /// Cluster version and storage version, as `GET /version` shows them.
     fn versions(&self) -> (String, String);
+    /// Alarms that are raised, in the newest state.
+    fn alarms(&self) -> Vec<pb::AlarmMember>;
+    /// A read of the member's own, as root: that it is answered says that the member is well.
+    fn probe(&self, serializable: bool) -> Answer;
     /// Cluster id, member id: for headers that the transport itself has to fill.
     fn identity(&self) -> (u64, u64);
 }

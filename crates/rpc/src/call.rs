@@ -35,6 +35,8 @@ enum State<M: Member> {
     /// … and a stream, whose head may have to wait.
     Opened(Option<Response<Body>>),
     Working(Working<M>),
+    /// Not gRPC's, and rare.
+    Boxed(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
 }
 
 /// A call whose response is not there yet.
@@ -68,6 +70,10 @@ impl<M: Member> Call<M> {
         Call(State::Answered(Some(response)))
     }
 
+    pub fn boxed(response: impl Future<Output = Response<Body>> + Send + 'static) -> Call<M> {
+        Call(State::Boxed(Box::pin(response)))
+    }
+
     pub fn opened(response: Response<Body>) -> Call<M> {
         Call(State::Opened(Some(response)))
     }
@@ -83,6 +89,7 @@ impl<M: Member> Future for Call<M> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.get_mut().0 {
             State::Answered(response) => Poll::Ready(Ok(taken(response))),
+            State::Boxed(response) => response.as_mut().poll(cx).map(Ok),
             State::Opened(response) => {
                 if let Some(Body::Stream(flow)) = response.as_mut().map(Response::body_mut)
                     && let Some(trailers) = ready!(flow.poll_head(cx))

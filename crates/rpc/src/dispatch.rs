@@ -4,9 +4,10 @@ use crate::answers::{Body, Terms, answered, refused};
 use crate::backend::{Caller, Member};
 use crate::call::{Call, Step, Working};
 use crate::ends::{End, Open, WeakOpen, late_status};
+use crate::gateway::Requests;
 use crate::messages::Messages;
 use crate::methods::{Kind, Method, Service};
-use crate::plain::plain;
+use crate::plain::{Offer, Web, plain};
 use crate::serve::Limits;
 use crate::services::{Services, status};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -23,13 +24,17 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 pub(crate) struct Port<M> {
     pub services: Services<M>,
     pub limits: Limits,
+    pub web: Arc<Web>,
     pub stop: watch::Receiver<bool>,
     /// Weak: an idle connection is not an open call.
     pub open: WeakOpen,
 }
 
 /// The port as hyper's service.
-pub(crate) struct Door<M>(pub Arc<Port<M>>);
+pub(crate) struct Door<M> {
+    pub port: Arc<Port<M>>,
+    pub offer: Offer,
+}
 
 impl<M: Member> hyper::service::Service<Request<Incoming>> for Door<M> {
     type Response = Response<Body>;
@@ -37,25 +42,34 @@ impl<M: Member> hyper::service::Service<Request<Incoming>> for Door<M> {
     type Future = Call<M>;
 
     fn call(&self, request: Request<Incoming>) -> Call<M> {
-        dispatch(&self.0, request)
+        dispatch(&self.port, self.offer, request)
     }
 }
 
 /// Begins one request. HTTP/2 is gRPC's on this port, HTTP/1 everybody else's.
-fn dispatch<M: Member>(port: &Arc<Port<M>>, request: Request<Incoming>) -> Call<M> {
+fn dispatch<M: Member>(port: &Arc<Port<M>>, offer: Offer, request: Request<Incoming>) -> Call<M> {
+    if request.version() != http::Version::HTTP_2 {
+        return Call::boxed(plain(port.clone(), offer, request));
+    }
+    grpc(port, request, Requests::Network)
+}
+
+/// Begins one gRPC call, whose requests come as `requests` has them.
+pub(crate) fn grpc<M: Member, B>(
+    port: &Arc<Port<M>>,
+    request: Request<B>,
+    requests: impl FnOnce(B) -> Requests,
+) -> Call<M> {
     let Some(open) = port.open.upgrade() else {
         return Call::answered(refused(StatusCode::OK, GRPC, &status(&api::Error::Stopped)));
     };
-    if request.version() != http::Version::HTTP_2 {
-        return Call::answered(plain(&*port.services.0, &request));
-    }
     let fields = Fields::of(request.headers());
     let content_type = match grpc_content_type(fields.content_type) {
         Ok(content_type) => content_type,
         Err(why) => return Call::answered(refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, GRPC, &why)),
     };
     match admit(port, &request, &fields) {
-        Ok(call) => begin(port, open, content_type, call, request.into_body()),
+        Ok(call) => begin(port, open, content_type, call, requests(request.into_body())),
         Err((code, why)) => Call::answered(refused(code, content_type, &why)),
     }
 }
@@ -71,9 +85,9 @@ struct Admitted<M: Member> {
     wants_leader: bool,
 }
 
-fn admit<M: Member>(
+fn admit<M: Member, B>(
     port: &Port<M>,
-    request: &Request<Incoming>,
+    request: &Request<B>,
     fields: &Fields<'_>,
 ) -> Result<Admitted<M>, (StatusCode, Status)> {
     if request.method() != http::Method::POST {
@@ -101,7 +115,7 @@ fn begin<M: Member>(
     open: Open,
     content_type: HeaderValue,
     call: Admitted<M>,
-    body: Incoming,
+    body: Requests,
 ) -> Call<M> {
     let Admitted { method, caller, limit, gzip, wants_leader } = call;
     let stop = method.endless.then(|| port.stop.clone());

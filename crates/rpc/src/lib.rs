@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! accept ─► hyper (h2c or HTTP/1) ─► dispatch ─► interceptor rules ─► call ─► methods ─► Member
-//!                                       └── other paths: /version
+//!                                       └── HTTP/1: plain ─► /version, /health …, gateway ─► the same calls from JSON
 //! ```
 //!
 //! gRPC's framing is our own (`messages`, `answers`): a request is read where it lies, an answer is one buffer, and the
@@ -20,6 +20,8 @@ pub mod decoders;
 mod dispatch;
 mod ends;
 mod frames;
+mod gateway;
+mod grpc_health;
 mod gzip;
 mod health;
 mod keepalive;
@@ -34,4 +36,5 @@ mod streams;
 
 pub use backend::{Answer, Caller, Member, Pieces, Told, WatchStream};
 pub use dispatch::bare_token;
+pub use plain::{Offer, Web};
 pub use serve::{Connection, Limits, Listener, accept, serve};

@@ -7,9 +7,9 @@
 //! A message that lies in one frame is a slice of it; else the frames are gathered into one buffer, of no more than
 //! the largest message and a frame.
 
+use crate::gateway::Requests;
 use bytes::Bytes;
 use http_body::Body;
-use hyper::body::Incoming;
 use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -27,7 +27,7 @@ pub(crate) enum Unread {
 }
 
 /// The messages of a body.
-pub(crate) struct Messages<B = Incoming> {
+pub(crate) struct Messages<B = Requests> {
     body: B,
     held: Held,
     /// Bytes that a message may have, plain.

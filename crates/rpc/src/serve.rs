@@ -3,6 +3,7 @@
 use crate::backend::Member;
 use crate::dispatch::{Door, Port};
 use crate::pings::Policed;
+use crate::plain::{Offer, Web};
 use crate::services::Services;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -85,6 +86,7 @@ pub enum Listener {
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
+    offer: Offer,
     slot: OwnedSemaphorePermit,
 }
 
@@ -108,12 +110,13 @@ impl Listener {
     }
 }
 
-/// Accepts connections, at most `max_connections` at a time, and deals them out to `threads` in turn, until `stop`.
+/// Accepts connections for `offer`, at most `max_connections` at a time, and deals them out to `threads` in turn, until `stop`.
 ///
 /// # Errors
 /// The serving threads are gone.
 pub async fn accept(
     listener: Listener,
+    offer: Offer,
     max_connections: usize,
     threads: &[mpsc::UnboundedSender<Connection>],
     mut stop: watch::Receiver<bool>,
@@ -138,7 +141,7 @@ pub async fn accept(
                 }
             }
         };
-        thread.send(Connection { stream, slot }).map_err(io::Error::other)?;
+        thread.send(Connection { stream, offer, slot }).map_err(io::Error::other)?;
     }
     Ok(())
 }
@@ -166,22 +169,23 @@ pub async fn serve<M: Member>(
     mut connections: mpsc::UnboundedReceiver<Connection>,
     member: Arc<M>,
     limits: Limits,
+    web: Arc<Web>,
     mut stop: watch::Receiver<bool>,
 ) {
     let graceful = GracefulShutdown::new();
     let (open, mut calls) = mpsc::channel::<()>(1);
     let written = Arc::new(AtomicU64::new(0));
-    let port = Port { services: Services(member), limits, stop: stop.clone(), open: open.downgrade() };
-    let server = Server { written: written.clone(), builder: Arc::new(builder(&limits)), port: Arc::new(port) };
+    let port = Port { services: Services(member), limits, web, stop: stop.clone(), open: open.downgrade() };
+    let server = Server { written: written.clone(), builders: Builders::new(&limits), port: Arc::new(port) };
     loop {
         let connection = tokio::select! {
             connection = connections.recv() => connection,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let Some(Connection { stream, slot }) = connection else { break };
+        let Some(Connection { stream, offer, slot }) = connection else { break };
         let opened = match stream {
-            Stream::Tcp(s) => TcpStream::from_std(s).map(|s| server.connect(s, &graceful, slot)),
-            Stream::Unix(s) => UnixStream::from_std(s).map(|s| server.connect(s, &graceful, slot)),
+            Stream::Tcp(s) => TcpStream::from_std(s).map(|s| server.connect(s, offer, &graceful, slot)),
+            Stream::Unix(s) => UnixStream::from_std(s).map(|s| server.connect(s, offer, &graceful, slot)),
         };
         if let Err(e) = opened {
             tracing::warn!(error = %e, "failed to serve a client connection");
@@ -215,27 +219,50 @@ where
 {
     let (_running, stop) = watch::channel(false);
     let (open, _calls) = mpsc::channel::<()>(1);
-    let port = Port { services: Services(member), limits, stop, open: open.downgrade() };
+    let web = Arc::default();
+    let port = Port { services: Services(member), limits, web, stop, open: open.downgrade() };
     let stream = Policed::new(stream, limits.client_pings(), Arc::default());
-    let (builder, door) = (builder(&limits), Door(Arc::new(port)));
+    let (builder, door) = (builder(&limits), Door { port: Arc::new(port), offer: Offer::All });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), door);
     connection.into_owned().await.map_err(|e| e.to_string())
 }
 
 /// What every connection of a thread shares.
 struct Server<M> {
-    builder: Arc<auto::Builder<TokioExecutor>>,
+    builders: Builders,
     port: Arc<Port<M>>,
     /// Bytes to clients.
     written: Arc<AtomicU64>,
 }
 
+/// Of connections that speak what they like, gRPC alone, and HTTP alone: Go's servers then speak one version, too.
+struct Builders {
+    all: Arc<auto::Builder<TokioExecutor>>,
+    grpc: Arc<auto::Builder<TokioExecutor>>,
+    http: Arc<auto::Builder<TokioExecutor>>,
+}
+
+impl Builders {
+    fn new(limits: &Limits) -> Builders {
+        let all = Arc::new(builder(limits));
+        Builders { all, grpc: Arc::new(builder(limits).http2_only()), http: Arc::new(builder(limits).http1_only()) }
+    }
+
+    fn of(&self, offer: Offer) -> Arc<auto::Builder<TokioExecutor>> {
+        match offer {
+            Offer::All => self.all.clone(),
+            Offer::Grpc => self.grpc.clone(),
+            Offer::Http | Offer::Metrics => self.http.clone(),
+        }
+    }
+}
+
 impl<M: Member> Server<M> {
-    fn connect<S>(&self, stream: S, graceful: &GracefulShutdown, slot: OwnedSemaphorePermit)
+    fn connect<S>(&self, stream: S, offer: Offer, graceful: &GracefulShutdown, slot: OwnedSemaphorePermit)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (builder, door) = (self.builder.clone(), Door(self.port.clone()));
+        let (builder, door) = (self.builders.of(offer), Door { port: self.port.clone(), offer });
         let stream = Policed::new(stream, self.port.limits.client_pings(), self.written.clone());
         let watcher = graceful.watcher();
         tokio::spawn(async move {

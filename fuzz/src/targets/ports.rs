@@ -99,6 +99,15 @@ impl Member for Nobody {
         ("3.7.0".into(), "3.7.0".into())
     }
 
+    fn alarms(&self) -> Vec<pb::AlarmMember> {
+        Vec::new()
+    }
+
+    fn probe(&self, serializable: bool) -> Answer {
+        let range = pb::RangeRequest { serializable, ..Default::default() };
+        self.call(Caller::default(), Request::Range(range))
+    }
+
     fn identity(&self) -> (u64, u64) {
         (7, 1)
     }

@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod concurrency;
+pub mod gateway;
 pub mod keys;
 pub mod leases;
 pub mod maintenance;

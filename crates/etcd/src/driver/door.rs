@@ -5,6 +5,7 @@ use super::post::{self, Home};
 use super::readers::Readers;
 use super::{Inbox, Shared, Ticket, core, hub};
 use api::pb::etcdserverpb as pb;
+use bytes::Bytes;
 use crossbeam_channel::TrySendError;
 use rpc::peer::Url;
 use rpc::{Answer, Caller, Pieces, WatchStream};
@@ -156,6 +157,24 @@ impl rpc::Member for Door {
 
     fn versions(&self) -> (String, String) {
         versions(&self.shared)
+    }
+
+    fn alarms(&self) -> Vec<pb::AlarmMember> {
+        self.shared.applied.load().alarms()
+    }
+
+    fn probe(&self, serializable: bool) -> Answer {
+        let (out, answer) = oneshot::channel();
+        // Any key will do.
+        let range = pb::RangeRequest {
+            key: Bytes::from_static(b"\0"),
+            limit: 1,
+            keys_only: true,
+            serializable,
+            ..Default::default()
+        };
+        self.take(Ticket::Unary { out, home: self.home }, Who::Member, Request::Range(range));
+        answer
     }
 
     fn identity(&self) -> (u64, u64) {

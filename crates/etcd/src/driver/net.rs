@@ -3,7 +3,7 @@
 use super::door::Door;
 use super::post::{self, Deliveries, Home};
 use crate::config::{Config, Url};
-use rpc::{Limits, Listener, peer};
+use rpc::{Limits, Listener, Offer, Web, peer};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use server::Fatal;
 use std::io;
@@ -31,7 +31,7 @@ const SNAPSHOT_RATE: u64 = 100 << 20;
 /// Listening sockets and the runtime they are registered with.
 pub struct Listeners {
     runtime: Runtime,
-    listeners: Vec<(String, Listener)>,
+    listeners: Vec<(String, Offer, Listener)>,
     sockets: Vec<PathBuf>,
 }
 
@@ -65,18 +65,27 @@ pub fn bind_all(config: &Config) -> Result<Listeners, Fatal> {
     let _entered = runtime.enter();
     let mut listeners = Vec::new();
     let mut sockets = Vec::new();
-    for url in &config.listen_client_urls {
-        listeners.push(match url.socket_path() {
+    for (url, offer) in client_addresses(config) {
+        let (address, listener) = match url.socket_path() {
             Some(path) => {
                 let listener = bind_unix(&path).map_err(|e| bind_failed("unix", &path, &e))?;
                 sockets.push(path.clone().into());
                 (path, Listener::Unix(listener))
             }
             None => bind_tcp(url, config).map_err(|e| bind_failed("tcp", url.authority(), &e))?,
-        });
+        };
+        listeners.push((address, offer, listener));
     }
     drop(_entered);
     Ok(Listeners { runtime, listeners, sockets })
+}
+
+/// Where clients and scrapers connect, and what for.
+fn client_addresses(config: &Config) -> impl Iterator<Item = (&Url, Offer)> {
+    let apart = !config.listen_client_http_urls.is_empty();
+    let clients = config.listen_client_urls.iter().map(move |url| (url, if apart { Offer::Grpc } else { Offer::All }));
+    let http = config.listen_client_http_urls.iter().map(|url| (url, Offer::Http));
+    clients.chain(http).chain(config.listen_metrics_urls.iter().map(|url| (url, Offer::Metrics)))
 }
 
 /// A peer address that is ours and answers nobody yet: members that are founded together, and ask each other whether
@@ -235,6 +244,11 @@ pub fn serve(
         keepalive_timeout: config.grpc_keepalive_timeout,
         election_timeout: Duration::from_millis(config.election_timeout),
     };
+    let web = Arc::new(Web {
+        gateway: config.enable_grpc_gateway,
+        cors: config.cors.clone(),
+        host_whitelist: config.host_whitelist.clone(),
+    });
     let (stop, stopped) = watch::channel(false);
     let mut dealt = Vec::new();
     let mut threads = Vec::new();
@@ -242,11 +256,11 @@ pub fn serve(
         let (deal, taken) = mpsc::unbounded_channel();
         dealt.push(deal);
         let door = Arc::new(door(home));
-        let (stopped, runtime) = (stopped.clone(), single_threaded().map_err(failed)?);
+        let (stopped, web, runtime) = (stopped.clone(), web.clone(), single_threaded().map_err(failed)?);
         let thread = std::thread::Builder::new().name(format!("network-{}", home.0));
         let work = move || {
             runtime.spawn(post::deliver(deliveries, door.shared.clone(), door.readers.clone()));
-            runtime.block_on(rpc::serve(taken, door, limits, stopped));
+            runtime.block_on(rpc::serve(taken, door, limits, web, stopped));
         };
         threads.push(thread.spawn(work).map_err(failed)?);
     }
@@ -256,11 +270,11 @@ pub fn serve(
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let dealt: Arc<[_]> = dealt.into();
-        for (address, listener) in listeners {
+        for (address, offer, listener) in listeners {
             info!(address, "serving client traffic insecurely; this is strongly discouraged!");
             let (dealt, stopped) = (dealt.clone(), stopped.clone());
             tokio::spawn(async move {
-                if let Err(e) = rpc::accept(listener, connections, &dealt, stopped).await {
+                if let Err(e) = rpc::accept(listener, offer, connections, &dealt, stopped).await {
                     warn!(error = %e, "stopped accepting client connections");
                 }
             });

@@ -4,6 +4,7 @@ use super::*;
 use crate::backend::{Pieces, Told, WatchStream};
 use crate::dispatch::Door;
 use crate::methods::Access;
+use crate::plain::Offer;
 use crate::serve::Limits;
 use crate::services::Services;
 use api::pb::etcdserverpb as pb;
@@ -93,6 +94,15 @@ impl Member for Fake {
         Default::default()
     }
 
+    fn alarms(&self) -> Vec<pb::AlarmMember> {
+        Vec::new()
+    }
+
+    fn probe(&self, serializable: bool) -> Answer {
+        let range = pb::RangeRequest { serializable, ..Default::default() };
+        self.call(Caller::default(), Request::Range(range))
+    }
+
     fn identity(&self) -> (u64, u64) {
         (1, 2)
     }
@@ -134,9 +144,9 @@ impl Server {
             election_timeout: Duration::from_secs(1),
         };
         let services = Services(Arc::new(Fake { leader: watch::channel(true).0, renewed: Arc::default() }));
-        let port = Arc::new(Port { services, limits, stop: stopped, open: open.downgrade() });
+        let port = Arc::new(Port { services, limits, web: Arc::default(), stop: stopped, open: open.downgrade() });
         let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        tokio::spawn(builder.serve_connection(TokioIo::new(ours), Door(port.clone())));
+        tokio::spawn(builder.serve_connection(TokioIo::new(ours), Door { port: port.clone(), offer: Offer::All }));
         let (client, connection) = client.handshake(theirs).await.unwrap();
         tokio::spawn(connection);
         Server { client, stop, port, calls, open: Some(open) }
