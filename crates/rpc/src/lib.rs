@@ -27,6 +27,7 @@ mod health;
 mod keepalive;
 mod messages;
 mod methods;
+pub mod metrics;
 pub mod peer;
 mod pings;
 mod plain;

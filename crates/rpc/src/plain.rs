@@ -9,10 +9,11 @@ use crate::backend::Member;
 use crate::dispatch::Port;
 use crate::gateway::{self, Asked, Source};
 use crate::health;
+use crate::metrics;
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONTENT_TYPE, HOST,
-    ORIGIN, SEC_WEBSOCKET_VERSION, X_CONTENT_TYPE_OPTIONS,
+    LOCATION, ORIGIN, SEC_WEBSOCKET_VERSION, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -44,11 +45,13 @@ pub struct Web {
     pub cors: Vec<String>,
     /// `--host-whitelist`; empty or `*`: all.
     pub host_whitelist: Vec<String>,
+    /// `--metrics=extensive`.
+    pub extensive: bool,
 }
 
 impl Default for Web {
     fn default() -> Web {
-        Web { gateway: true, cors: Vec::new(), host_whitelist: Vec::new() }
+        Web { gateway: true, cors: Vec::new(), host_whitelist: Vec::new(), extensive: false }
     }
 }
 
@@ -116,14 +119,19 @@ async fn answered<M: Member>(port: Arc<Port<M>>, path: String, request: Request<
         return response;
     }
     match path.as_str() {
+        "/v3" if port.web.gateway => below(request.method()),
         "/version" if request.method() == Method::GET => version(&*port.services.0),
-        "/version" => only_get(),
+        "/debug/vars" if request.method() == Method::GET => metrics::variables(&port.services.0.figures().raft),
+        "/version" | "/debug/vars" => only_get(),
         _ => not_found(),
     }
 }
 
 /// What a port for metrics offers, too; `None` of anything else.
 async fn observed<M: Member>(port: &Arc<Port<M>>, path: &str, request: &Request<Incoming>) -> Option<Response<Body>> {
+    if path == "/metrics" {
+        return Some(metrics::scrape(&*port.services.0, port.web.extensive, request.headers()));
+    }
     let query = request.uri().query().unwrap_or_default();
     let probe = health::Probe::of(path, query)?;
     Some(if request.method() == Method::GET { probe.run(&*port.services.0).await } else { only_get() })
@@ -134,6 +142,20 @@ fn version<M: Member>(member: &M) -> Response<Body> {
     let text =
         format!(r#"{{"etcdserver":"{}","etcdcluster":"{cluster}","storage":"{storage}"}}"#, api::version::SERVER);
     answer(StatusCode::OK, JSON, text)
+}
+
+/// Go's mux sends whoever asks for a folder by its bare name to the folder.
+fn below(method: &Method) -> Response<Body> {
+    let mut response = match *method {
+        Method::GET | Method::HEAD => {
+            let html = HeaderValue::from_static("text/html; charset=utf-8");
+            answer(StatusCode::TEMPORARY_REDIRECT, html, "<a href=\"/v3/\">Temporary Redirect</a>.\n\n")
+        }
+        _ => Response::new(Body::Empty),
+    };
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    response.headers_mut().insert(LOCATION, HeaderValue::from_static("/v3/"));
+    response
 }
 
 fn only_get() -> Response<Body> {
@@ -148,7 +170,12 @@ fn not_found() -> Response<Body> {
 
 /// As Go's `http.Error`.
 pub(crate) fn error(code: StatusCode, text: impl std::fmt::Display) -> Response<Body> {
-    let mut response = answer(code, TEXT, format!("{text}\n"));
+    said(code, format!("{text}\n"))
+}
+
+/// Text that no browser is to take for something else.
+pub(crate) fn said(code: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = answer(code, TEXT, text);
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

@@ -172,6 +172,9 @@ pub async fn serve<M: Member>(
     web: Arc<Web>,
     mut stop: watch::Receiver<bool>,
 ) {
+    if web.extensive {
+        crate::metrics::measure_latencies();
+    }
     let graceful = GracefulShutdown::new();
     let (open, mut calls) = mpsc::channel::<()>(1);
     let written = Arc::new(AtomicU64::new(0));

@@ -28,11 +28,21 @@ fn laid_out(body: &str) -> String {
     format!("{json:#}")
 }
 
+/// Members come by their ids, which are drawn.
+fn sort_members(name: &str, json: &mut Value) {
+    if let ("members", Value::Array(members)) = (name, json) {
+        members.sort_by_key(|member| member["peerURLs"].to_string());
+    }
+}
+
 fn hide(json: &mut Value) {
     match json {
         Value::Object(fields) => fields.iter_mut().for_each(|(name, value)| match VOLATILE.contains(&name.as_str()) {
             true => *value = "N".into(),
-            false => hide(value),
+            false => {
+                sort_members(name, value);
+                hide(value);
+            }
         }),
         Value::Array(values) => values.iter_mut().for_each(hide),
         _ => {}

@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod concurrency;
 pub mod gateway;
+pub mod health;
 pub mod keys;
 pub mod leases;
 pub mod maintenance;

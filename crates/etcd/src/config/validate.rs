@@ -41,8 +41,6 @@ const UNSUPPORTED: &[&str] = &[
     "peer-auto-tls",
     "peer-crl-file",
     "peer-skip-client-san-verification",
-    "listen-client-http-urls",
-    "listen-metrics-urls",
     "enable-pprof",
     "enable-log-rotation",
     "enable-distributed-tracing",
@@ -55,9 +53,13 @@ const UNSUPPORTED: &[&str] = &[
 /// # Errors
 /// The first thing wrong, to be logged as `failed to verify flags`.
 pub fn validate(config: &Config, notes: &mut Vec<Note>) -> Result<(), String> {
-    for url in config.listen_peer_urls.iter().chain(&config.listen_client_urls) {
-        listen_url(url)?;
-    }
+    let served = [
+        &config.listen_peer_urls,
+        &config.listen_client_urls,
+        &config.listen_client_http_urls,
+        &config.listen_metrics_urls,
+    ];
+    served.into_iter().flatten().try_for_each(listen_url)?;
     advertised(config)?;
     if !["new", "existing"].contains(&config.initial_cluster_state.as_str()) {
         return Err(format!("unexpected clusterState {}", quote(&config.initial_cluster_state)));
@@ -260,7 +262,13 @@ fn unsupported(config: &Config) -> Result<(), String> {
             return Err(lacks(&name));
         }
     }
-    let urls = [&config.listen_client_urls, &config.listen_peer_urls, &config.initial_advertise_peer_urls];
+    let urls = [
+        &config.listen_client_urls,
+        &config.listen_client_http_urls,
+        &config.listen_metrics_urls,
+        &config.listen_peer_urls,
+        &config.initial_advertise_peer_urls,
+    ];
     if let Some(url) = urls.into_iter().flatten().find(|u| u.is_tls()) {
         return Err(format!(
             "{url}: this release of oxetcd does not speak TLS yet: use http:// or unix://, or run Go etcd"

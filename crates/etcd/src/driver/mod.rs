@@ -11,12 +11,14 @@ mod auth;
 pub mod core;
 mod corruption;
 pub mod courtesy;
+mod disk;
 pub mod door;
 mod first_election;
 mod forward;
 pub mod hub;
 mod join;
 mod log;
+mod meter;
 mod net;
 mod peers;
 pub mod post;
@@ -33,6 +35,7 @@ pub use start::run;
 
 use api::pb::etcdserverpb as pb;
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use server::Fatal;
 use server::member::Outcome;
 use std::ffi::OsStr;
@@ -42,7 +45,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use store::Applied;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -99,6 +102,14 @@ pub struct Shared {
     pub calls: courtesy::Calls,
     /// Tokens and passwords.
     pub auth: auth::Auth,
+    /// For metrics.
+    pub standing: Mutex<meter::Standing>,
+    /// Feature gates: name, stage, and whether it is on.
+    pub features: Vec<(String, &'static str, bool)>,
+    /// Bytes.
+    pub quota: i64,
+    /// An apply that takes longer counts as slow.
+    pub slow_apply: Duration,
     /// Bytes; sizes the chunks of RangeStream.
     pub max_request_bytes: usize,
     pub progress_interval_ms: u64,

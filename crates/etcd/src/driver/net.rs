@@ -248,6 +248,7 @@ pub fn serve(
         gateway: config.enable_grpc_gateway,
         cors: config.cors.clone(),
         host_whitelist: config.host_whitelist.clone(),
+        extensive: config.metrics == "extensive",
     });
     let (stop, stopped) = watch::channel(false);
     let mut dealt = Vec::new();

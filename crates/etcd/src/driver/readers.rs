@@ -9,13 +9,14 @@ use super::courtesy::Courtesy;
 use super::{Chunks, Image, Shared, Ticket, background, core::die};
 use api::pb::etcdserverpb as pb;
 use crossbeam_channel::{Sender, TrySendError, bounded};
+use rpc::metrics;
 use server::{Request, Response, Who, access, read};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use store::watch::{HistoryJob, HistoryResult};
-use store::{Applied, Error, Pace};
+use store::{Applied, Error, Kind, Pace};
 use tokio::sync::mpsc;
 
 /// Reads that may wait for a thread; beyond it clients are told that there are too many.
@@ -136,21 +137,31 @@ fn send<T>(out: &mpsc::Sender<T>, mut message: T) -> bool {
 
 fn work(shared: &Shared, job: Job, courtesy: &Courtesy) {
     let applied = shared.applied.load_full();
+    metrics::OPEN_READS.add(1);
+    look(shared, &applied, job, courtesy);
+    metrics::OPEN_READS.add(-1);
+}
+
+fn look(shared: &Shared, applied: &Arc<Applied>, job: Job, courtesy: &Courtesy) {
     let pace: Pace<'_> = &|bytes| courtesy.step(bytes);
     match job {
         Job::Read { ticket: Ticket::Chunks(out), who, request: Request::Range(request) } => {
-            range_stream(shared, &applied, &who, request, &out, pace);
+            range_stream(shared, applied, &who, request, &out, pace);
         }
         // The state may be another than the one that was asked before.
-        Job::Read { ticket, who, request } => match checked(&applied, &who, request, pace) {
+        Job::Read { ticket, who, request } => match checked(applied, &who, request, pace) {
             Ok(response) => ticket.answer(Ok(response.encode_if_large(pace))),
             Err(Error::Refused(e)) => ticket.answer(Err(e)),
             Err(Error::Fatal(text)) => die(&server::Fatal::new(text)),
         },
-        Job::Snapshot { ticket: Ticket::Image(out) } => snapshot(&applied, &out, pace),
+        Job::Snapshot { ticket: Ticket::Image(out) } => {
+            let begun = Instant::now();
+            snapshot(applied, &out, pace);
+            metrics::BACKEND_SNAPSHOT.observe_seconds(begun.elapsed());
+        }
         Job::Snapshot { ticket } => ticket.answer(Err(api::Error::Other("not a snapshot stream".into()))),
         Job::History { job, reply } => {
-            let result: HistoryResult = match job.run(&*applied) {
+            let result: HistoryResult = match job.run(&**applied) {
                 Ok(result) => result,
                 Err(e) => die(&server::Fatal::new(e.to_string())),
             };
@@ -162,7 +173,20 @@ fn work(shared: &Shared, job: Job, courtesy: &Courtesy) {
 
 fn checked(applied: &Applied, who: &Who, request: Request, pace: Pace<'_>) -> Result<Response, Error> {
     access::check_read(who, &request, applied)?;
-    read::run(applied, request, pace)
+    let histograms = |well| match &request {
+        Request::Range(_) => Some(metrics::RANGE.of(Kind::Range, well)),
+        Request::Hash(_) => Some(&metrics::HASH),
+        Request::HashKv(_) => Some(&metrics::HASH_KV),
+        _ => None,
+    };
+    let (well, ill) = (histograms(true), histograms(false));
+    metrics::RANGES.add(u64::from(matches!(request, Request::Range(_))));
+    let begun = Instant::now();
+    let outcome = read::run(applied, request, pace);
+    if let Some(histogram) = if outcome.is_ok() { well } else { ill } {
+        histogram.observe_seconds(begun.elapsed());
+    }
+    outcome
 }
 
 fn range_stream(

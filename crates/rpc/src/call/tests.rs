@@ -22,7 +22,7 @@ const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 
 /// Counts the bytes of keys, prolongs leases by their number, number 0 after a second, and never answers a put.
-struct Fake {
+pub(crate) struct Fake {
     leader: watch::Sender<bool>,
     renewed: Arc<AtomicUsize>,
 }
@@ -101,6 +101,10 @@ impl Member for Fake {
     fn probe(&self, serializable: bool) -> Answer {
         let range = pb::RangeRequest { serializable, ..Default::default() };
         self.call(Caller::default(), Request::Range(range))
+    }
+
+    fn figures(&self) -> crate::metrics::Figures {
+        Default::default()
     }
 
     fn identity(&self) -> (u64, u64) {

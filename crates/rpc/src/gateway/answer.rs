@@ -99,14 +99,14 @@ pub(crate) async fn elsewhere<T: Send + 'static>(
 /// The answer of a call with a stream of messages. It begins with the first of them, as grpc-gateway's.
 pub(crate) async fn stream(kind: MessageDescriptor, response: Response<Body>) -> Response<Body> {
     let mut replies = Replies::new(response);
-    with_metadata(match replies.next().await {
+    match replies.next().await {
         None => Response::new(Body::Empty),
         Some(Err(why)) => refused_stream(&why),
         Some(Ok(first)) => {
             let lines = Lines { first: Some(first), replies, kind, over: false };
-            well(Body::Stream(Box::new(lines)))
+            with_metadata(well(Body::Stream(Box::new(lines))))
         }
-    })
+    }
 }
 
 fn well(body: Body) -> Response<Body> {

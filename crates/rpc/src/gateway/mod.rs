@@ -15,7 +15,7 @@ mod source;
 mod values;
 mod websocket;
 
-pub(crate) use json::decode_request;
+pub(crate) use json::{decode_request, encode_answer, messages_of};
 pub(crate) use source::{Requests, Source};
 pub(crate) use websocket::{is_upgrade, upgrade};
 
@@ -31,6 +31,7 @@ use prost_reflect::MessageDescriptor;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tonic::{Code, Status};
+pub(crate) use values::Scanner;
 use values::{Unread, Values};
 
 /// A request's JSON may have so many times the bytes that its message may: base64 takes a third more, names and spaces

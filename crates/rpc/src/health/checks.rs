@@ -2,6 +2,7 @@
 
 use super::read;
 use crate::backend::Member;
+use crate::metrics;
 use api::pb::etcdserverpb::AlarmType;
 use std::fmt;
 
@@ -50,7 +51,7 @@ impl fmt::Display for Checked {
 }
 
 impl Check {
-    pub async fn run<M: Member>(&self, member: &M, _of: &'static str) -> Checked {
+    pub async fn run<M: Member>(&self, member: &M, of: &'static str) -> Checked {
         let outcome = match self.kind {
             Kind::Corruption => {
                 let corrupt = member.alarms().iter().any(|alarm| alarm.alarm == AlarmType::Corrupt as i32);
@@ -60,6 +61,9 @@ impl Check {
             Kind::NonLearner if member.is_learner() => Err("not supported for learner".to_owned()),
             Kind::NonLearner => Ok(()),
         };
+        metrics::HEALTHCHECK.with(&[of, self.name], |gauge| gauge.set(i64::from(outcome.is_ok())));
+        let status = if outcome.is_ok() { "success" } else { "error" };
+        metrics::HEALTHCHECKS.with(&[of, self.name, status], metrics::Counter::inc);
         Checked { name: self.name, outcome }
     }
 }

@@ -4,7 +4,8 @@ mod checks;
 
 use crate::answers::Body;
 use crate::backend::Member;
-use crate::plain::{TEXT, answer, error, unescape};
+use crate::metrics;
+use crate::plain::{TEXT, answer, error, said, unescape};
 use api::pb::etcdserverpb::AlarmType;
 use checks::{Check, Checked};
 use http::{Response, StatusCode};
@@ -63,15 +64,19 @@ fn told(done: &[Checked], verbose: bool) -> Response<Body> {
     let lines: String = done.iter().map(ToString::to_string).collect();
     match done.iter().all(|checked| checked.outcome.is_ok()) {
         false => error(StatusCode::SERVICE_UNAVAILABLE, lines),
-        true if verbose => answer(StatusCode::OK, TEXT, lines + "ok\n"),
-        true => answer(StatusCode::OK, TEXT, "ok\n"),
+        true if verbose => said(StatusCode::OK, lines + "ok\n"),
+        true => said(StatusCode::OK, "ok\n"),
     }
 }
 
 async fn health<M: Member>(member: &M, exclude: &[String], serializable: bool) -> Response<Body> {
     match unwell(member, exclude, serializable).await {
-        None => answer(StatusCode::OK, TEXT, r#"{"health":"true","reason":""}"#),
+        None => {
+            metrics::HEALTH_SUCCESS.inc();
+            answer(StatusCode::OK, TEXT, r#"{"health":"true","reason":""}"#)
+        }
         Some(reason) => {
+            metrics::HEALTH_FAILURES.inc();
             let reason = serde_json::Value::from(reason);
             error(StatusCode::SERVICE_UNAVAILABLE, format!(r#"{{"health":"false","reason":{reason}}}"#))
         }

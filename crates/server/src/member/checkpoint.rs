@@ -84,6 +84,16 @@ pub struct CheckpointDone {
 }
 
 impl CheckpointJob {
+    /// Whether it writes changes to the page store.
+    pub fn is_commit(&self) -> bool {
+        self.checkpoint.is_some()
+    }
+
+    /// Whether it writes the page store anew.
+    pub fn is_defragmentation(&self) -> bool {
+        self.defragment.is_some()
+    }
+
     /// Writes the frozen changes, the `.snap` if one is due, and the compacted file if one was asked for, at the pace of
     /// others.
     pub fn run(self, pace: store::Pace<'_>) -> Result<CheckpointDone, Fatal> {
