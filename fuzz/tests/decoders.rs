@@ -46,6 +46,8 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("bolt/tx.rs::take", "takes a page that bolt/page.rs has read"),
     ("rpc/peer/local.rs::read_at", "reads an image that is sent, as bytes"),
     ("etcd/driver/image.rs::read_at", "reads an image that is sent, as bytes"),
+    ("etcd/driver/disk.rs::open", "hands a path on"),
+    ("rpc/metrics/process.rs::reads_proc", "the fuzzer's own way to its neighbours"),
     ("rpc/concurrency.rs::open_watch", "the key is the service's own"),
     ("etcd/driver/auth/jwt.rs::parsed", "the key is of the operator's own file, read once at the start"),
     ("etcd/config/tls.rs::tls_version", "one of two words"),

@@ -8,6 +8,8 @@
 //!   [`linear`] judges it: could one store have said that?
 //! * [`wire`] is a gRPC client that knows no service: path in, bytes out; so every error text, message order
 //!   and malformed request is under the test's control. [`http`] does the same below gRPC.
+//! * [`web`] is HTTP/1.1 as curl speaks it.
+//! * [`scrape`] takes a page of metrics apart.
 //! * [`frames`] is HTTP/2 by hand, for what no decent client sends.
 //! * [`record`] writes down what one server answered, with ids and clocks taken out, and compares two records.
 //!
@@ -28,6 +30,8 @@ pub mod process;
 pub mod record;
 pub mod recorder;
 pub mod rng;
+pub mod scrape;
 pub mod script;
 pub mod temp;
+pub mod web;
 pub mod wire;

@@ -8,6 +8,8 @@
 
 mod dependencies;
 
+use protox::prost::Message as _;
+use protox::prost_reflect::prost_types;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
 fn protos(check: bool) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let fds = protox::compile(PROTOS, [root.join("proto")])?;
+    descriptors(fds.clone(), &root.join("crates/api/src/pb/descriptors.bin"), check)?;
     let scratch = std::env::temp_dir().join(format!("oxetcd-protos-{}", std::process::id()));
     std::fs::create_dir_all(&scratch)?;
     let mut config = prost_build::Config::new();
@@ -57,6 +60,18 @@ fn protos(check: bool) -> Result<()> {
     let outcome = install(&scratch, &root.join("crates/api/src/pb"), check);
     std::fs::remove_dir_all(&scratch)?;
     outcome
+}
+
+/// The messages' own description, which the JSON gateway works by: what is needed of it to read and write messages.
+fn descriptors(mut fds: prost_types::FileDescriptorSet, target: &Path, check: bool) -> Result<()> {
+    fds.file.iter_mut().for_each(|file| file.source_code_info = None);
+    let fresh = fds.encode_to_vec();
+    match check {
+        false => std::fs::write(target, fresh)?,
+        true if std::fs::read(target).ok().as_ref() == Some(&fresh) => {}
+        true => return Err(format!("{} is stale: run `cargo run -p xtask -- protos`", target.display()).into()),
+    }
+    Ok(())
 }
 
 /// Copies the non-empty generated files over the checked-in ones, or compares them.

@@ -23,3 +23,6 @@ packages! {
     v3lockpb = "v3lockpb",
     walpb = "walpb",
 }
+
+/// All of `proto/` as an encoded `FileDescriptorSet`: what reads and writes messages without knowing their types works by it.
+pub const DESCRIPTORS: &[u8] = include_bytes!("pb/descriptors.bin");

@@ -3,6 +3,7 @@
 
 use crate::ends::{End, Open};
 use crate::messages::PREFIX;
+use crate::metrics::calls::Counted;
 use bytes::{BufMut as _, Bytes};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -170,6 +171,16 @@ impl Body {
         Body::Message(Some(framed))
     }
 
+    /// Bytes of its one message.
+    pub fn message_bytes(&self) -> u64 {
+        let framed = match self {
+            Body::Message(Some(framed)) => framed.len(),
+            Body::Pieces(pieces) => pieces.as_slice().iter().map(Bytes::len).sum(),
+            Body::Empty | Body::Text(_) | Body::Message(None) | Body::Stream(_) => 0,
+        };
+        framed.saturating_sub(PREFIX) as u64
+    }
+
     /// The same of a message that is encoded already.
     pub fn of_encoded(message: Encoded, gzip: bool) -> Result<Body, Status> {
         if gzip {
@@ -233,6 +244,7 @@ pub(crate) struct Terms {
     /// What ends the stream if it does not end by itself.
     pub end: End,
     pub open: Open,
+    pub counted: Option<Counted>,
 }
 
 /// Messages as a body, until they end or have to.
@@ -248,6 +260,7 @@ pub(crate) struct Streamed<S, T> {
     gzip: bool,
     end: End,
     _open: Open,
+    counted: Option<Counted>,
 }
 
 /// Adds a message with its prefix; the flag asks for gzip.
@@ -282,7 +295,7 @@ where
 {
     /// A body of messages that are encoded in their own way.
     pub fn appending(messages: S, append: Append<T>, soon: fn(&S) -> bool, terms: Terms) -> Body {
-        let Terms { gzip, end, open } = terms;
+        let Terms { gzip, end, open, counted } = terms;
         let phase = Phase::Flowing(messages);
         Body::Stream(Box::new(Streamed {
             phase,
@@ -293,6 +306,7 @@ where
             gzip,
             end,
             _open: open,
+            counted,
         }))
     }
 
@@ -316,6 +330,9 @@ where
 
     /// The trailers of a stream that has ended.
     fn trailers(&mut self) -> Option<HeaderMap> {
+        if let (Phase::Ended(why), Some(counted)) = (&self.phase, &mut self.counted) {
+            counted.end(why.code());
+        }
         match std::mem::replace(&mut self.phase, Phase::Over) {
             Phase::Ended(why) if why.code() == Code::Ok => Some(fine()),
             Phase::Ended(why) => Some(trailers(&why)),
@@ -347,6 +364,10 @@ where
             return Poll::Pending;
         }
         if !self.data.is_empty() {
+            if let Some(counted) = &self.counted {
+                let (messages, bytes) = tally(&self.data);
+                counted.sent(messages, bytes);
+            }
             self.sending = std::mem::take(&mut self.data).into();
         }
         Poll::Ready(match self.sending.len() {
@@ -358,6 +379,17 @@ where
     fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Over)
     }
+}
+
+/// Messages with their prefixes, and their bytes without.
+fn tally(mut framed: &[u8]) -> (u64, u64) {
+    let (mut messages, mut bytes) = (0, 0);
+    while let Some(([_, length @ ..], rest)) = framed.split_first_chunk::<PREFIX>() {
+        let length = u32::from_be_bytes(*length) as usize;
+        (messages, bytes) = (messages + 1, bytes + length as u64);
+        framed = rest.get(length..).unwrap_or_default();
+    }
+    (messages, bytes)
 }
 
 /// Adds the messages that are there, up to [`TOGETHER`]; ready with the stream's end.

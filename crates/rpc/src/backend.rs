@@ -1,5 +1,6 @@
 //! What the doors need of the member behind them. The driver (crate `etcd`) implements it; tests have their own.
 
+use crate::metrics::Figures;
 use api::pb::etcdserverpb as pb;
 use server::{Request, Response};
 use std::sync::Arc;
@@ -59,8 +60,16 @@ pub trait Member: Send + Sync + 'static {
     fn serving(&self) -> watch::Receiver<bool>;
     /// Whether the member is a learner: it serves little (semantics.md 11.9).
     fn is_learner(&self) -> bool;
+    /// Whether users have to say who they are.
+    fn is_auth_enabled(&self) -> bool;
     /// Cluster version and storage version, as `GET /version` shows them.
     fn versions(&self) -> (String, String);
+    /// Alarms that are raised, in the newest state.
+    fn alarms(&self) -> Vec<pb::AlarmMember>;
+    /// A read of the member's own, as root: that it is answered says that the member is well.
+    fn probe(&self, serializable: bool) -> Answer;
+    /// Levels for metrics, as of now.
+    fn figures(&self) -> Figures;
     /// Cluster id, member id: for headers that the transport itself has to fill.
     fn identity(&self) -> (u64, u64);
 }

@@ -16,6 +16,7 @@ use crate::dispatch::Port;
 use crate::ends::{End, Open};
 use crate::messages::{Messages, Unread};
 use crate::methods::{Kind, Method, Work};
+use crate::metrics::{self, calls::Counted};
 use crate::services::status;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode};
@@ -24,7 +25,9 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tonic::Status;
+use std::time::Instant;
+use store::Kind as Kinds;
+use tonic::{Code, Status};
 
 /// A call on its way to its response.
 pub(crate) struct Call<M: Member>(State<M>);
@@ -35,6 +38,8 @@ enum State<M: Member> {
     /// … and a stream, whose head may have to wait.
     Opened(Option<Response<Body>>),
     Working(Working<M>),
+    /// Not gRPC's, and rare.
+    Boxed(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
 }
 
 /// A call whose response is not there yet.
@@ -47,6 +52,9 @@ pub(crate) struct Working<M: Member> {
     /// Both are `None` once a stream's response has them.
     pub end: Option<End>,
     pub open: Option<Open>,
+    pub counted: Option<Counted>,
+    /// What the member was asked, and when.
+    pub asked: Option<(Kinds, Instant)>,
     pub messages: Messages,
     pub step: Step,
 }
@@ -68,6 +76,10 @@ impl<M: Member> Call<M> {
         Call(State::Answered(Some(response)))
     }
 
+    pub fn boxed(response: impl Future<Output = Response<Body>> + Send + 'static) -> Call<M> {
+        Call(State::Boxed(Box::pin(response)))
+    }
+
     pub fn opened(response: Response<Body>) -> Call<M> {
         Call(State::Opened(Some(response)))
     }
@@ -83,6 +95,7 @@ impl<M: Member> Future for Call<M> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.get_mut().0 {
             State::Answered(response) => Poll::Ready(Ok(taken(response))),
+            State::Boxed(response) => response.as_mut().poll(cx).map(Ok),
             State::Opened(response) => {
                 if let Some(Body::Stream(flow)) = response.as_mut().map(Response::body_mut)
                     && let Some(trailers) = ready!(flow.poll_head(cx))
@@ -93,6 +106,7 @@ impl<M: Member> Future for Call<M> {
             }
             State::Working(call) => {
                 let outcome = ready!(call.poll(cx));
+                call.count(&outcome);
                 let content_type = call.content_type.clone();
                 Poll::Ready(Ok(match outcome {
                     Ok(body) => answered(content_type, call.gzip, body),
@@ -108,6 +122,24 @@ fn taken(response: &mut Option<Response<Body>>) -> Response<Body> {
 }
 
 impl<M: Member> Working<M> {
+    fn count(&mut self, outcome: &Result<Body, Status>) {
+        if let Some((kind, begun)) = self.asked {
+            // As etcd: what the store refused was answered all the same.
+            let lost = |why: &Status| {
+                matches!(why.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Internal)
+            };
+            let read = matches!(kind, Kinds::Range | Kinds::ReadonlyTxn);
+            let well = outcome.as_ref().err().is_none_or(|why| !read && !lost(why));
+            metrics::REQUEST.of(kind, well).observe_seconds(begun.elapsed());
+        }
+        // A stream's body counts for itself.
+        let Some(counted) = &mut self.counted else { return };
+        if let Ok(body) = outcome {
+            counted.sent(1, body.message_bytes());
+        }
+        counted.end(outcome.as_ref().map_or_else(Status::code, |_| Code::Ok));
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Body, Status>> {
         // A call whose time is over is not begun.
         if let Some(end) = &mut self.end
@@ -156,14 +188,17 @@ impl<M: Member> Working<M> {
         };
         self.step = match &self.method.kind {
             Kind::Asked(asked) => {
-                Step::Asked(services.0.call(caller, (asked.decode)(message).map_err(|e| malformed(&e))?))
+                let request = (asked.decode)(message).map_err(|e| malformed(&e))?;
+                self.asked = kind_of(&request).map(|kind| (kind, Instant::now()));
+                Step::Asked(services.0.call(caller, request))
             }
             Kind::Served(serve) => {
                 Step::Served(serve(services, caller, message, self.gzip).map_err(|e| malformed(&e))?)
             }
             Kind::Many(open) => {
                 let terms = self.end.take().zip(self.open.take());
-                let terms = terms.map(|(end, open)| Terms { gzip: self.gzip, end, open });
+                let counted = self.counted.take();
+                let terms = terms.map(|(end, open)| Terms { gzip: self.gzip, end, open, counted });
                 let terms = terms.expect("a stream begins once");
                 return open(services, caller, message, terms).map(Some).map_err(|e| crate::streams::malformed(&e));
             }
@@ -179,6 +214,54 @@ impl<M: Member> Working<M> {
             _ => Err(crate::services::unexpected(&response)),
         }
     }
+}
+
+/// What etcd's metrics call a request: of those that the store answers.
+fn kind_of(request: &server::Request) -> Option<Kinds> {
+    use server::Request;
+    Some(match request {
+        Request::Range(_) => Kinds::Range,
+        Request::Put(_) => Kinds::Put,
+        Request::DeleteRange(_) => Kinds::DeleteRange,
+        Request::Txn(r) if store::validate::is_read_only(r) => Kinds::ReadonlyTxn,
+        Request::Txn(_) => Kinds::Txn,
+        Request::Compact(_) => Kinds::Compaction,
+        Request::LeaseGrant(_) => Kinds::LeaseGrant,
+        Request::LeaseRevoke(_) => Kinds::LeaseRevoke,
+        Request::Alarm(_) => Kinds::Alarm,
+        Request::Authenticate(_) | Request::AssignToken(_) => Kinds::Authenticate,
+        Request::AuthEnable(_) => Kinds::AuthEnable,
+        Request::AuthDisable(_) => Kinds::AuthDisable,
+        Request::UserAdd(_) => Kinds::AuthUserAdd,
+        Request::UserGet(_) => Kinds::AuthUserGet,
+        Request::UserList(_) => Kinds::AuthUserList,
+        Request::UserDelete(_) => Kinds::AuthUserDelete,
+        Request::UserChangePassword(_) => Kinds::AuthUserChangePassword,
+        Request::UserGrantRole(_) => Kinds::AuthUserGrantRole,
+        Request::UserRevokeRole(_) => Kinds::AuthUserRevokeRole,
+        Request::RoleAdd(_) => Kinds::AuthRoleAdd,
+        Request::RoleGet(_) => Kinds::AuthRoleGet,
+        Request::RoleList(_) => Kinds::AuthRoleList,
+        Request::RoleDelete(_) => Kinds::AuthRoleDelete,
+        Request::RoleGrantPermission(_) => Kinds::AuthRoleGrantPermission,
+        Request::RoleRevokePermission(_) => Kinds::AuthRoleRevokePermission,
+        Request::AuthStatus(_)
+        | Request::LeaseKeepAlive(_)
+        | Request::LeaseTimeToLive(_)
+        | Request::LeaseLeases(_)
+        | Request::Status(_)
+        | Request::Defragment(_)
+        | Request::Hash(_)
+        | Request::HashKv(_)
+        | Request::MoveLeader(_)
+        | Request::Downgrade(_)
+        | Request::MemberAdd(_)
+        | Request::MemberRemove(_)
+        | Request::MemberUpdate(_)
+        | Request::MemberPromote(_)
+        | Request::MemberList(_)
+        | Request::Snapshot(_) => return None,
+    })
 }
 
 /// The one request of a call that has a stream for an answer, once the client said that there is no other.
@@ -212,4 +295,4 @@ fn malformed(e: &DecodeError) -> Status {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

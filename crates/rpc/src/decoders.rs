@@ -4,7 +4,7 @@ use crate::backend::{Caller, Member};
 use crate::messages::{Messages, Unread};
 use crate::methods::{Kind, Service};
 use crate::services::Services;
-use crate::{dispatch, frames, gzip};
+use crate::{dispatch, frames, gateway, gzip};
 use bytes::Bytes;
 use http::HeaderValue;
 use http_body::{Body, Frame};
@@ -59,6 +59,44 @@ pub fn messages(body: &[u8], piece: usize, limit: usize, gzip: bool) -> Result<V
 /// It is no gzip, or larger than `limit`.
 pub fn inflate(packed: &[u8], limit: usize) -> Result<Bytes, Status> {
     gzip::inflate(packed, limit)
+}
+
+/// A request of the gateway as its gRPC message, without the prefix.
+///
+/// # Errors
+/// The parser's text, or that there is no such method.
+pub fn json_request(path: &str, json: &[u8]) -> Result<Bytes, String> {
+    let (kind, _) = gateway::messages_of(path).ok_or("no such method")?;
+    gateway::decode_request(&kind, json).map(|framed| framed.slice(crate::messages::PREFIX..))
+}
+
+/// A message that goes into a method as JSON.
+///
+/// # Errors
+/// It is none.
+pub fn json_of_request(path: &str, message: &[u8]) -> Result<Vec<u8>, String> {
+    let (kind, _) = gateway::messages_of(path).ok_or("no such method")?;
+    let mut json = Vec::new();
+    gateway::encode_answer(&kind, message, &mut json).map(|()| json)
+}
+
+/// JSON values of a body that arrives in pieces of so many bytes: where each ends.
+pub fn json_values(body: &[u8], piece: usize) -> Vec<Bytes> {
+    let (mut scanner, mut held, mut values) = (gateway::Scanner::default(), Vec::new(), Vec::new());
+    for piece in body.chunks(piece.max(1)) {
+        held.extend_from_slice(piece);
+        while let Some(end) = scanner.scan(&held) {
+            let rest = held.split_off(end);
+            values.push(std::mem::replace(&mut held, rest).into());
+            scanner = gateway::Scanner::default();
+        }
+    }
+    values
+}
+
+/// What `/proc` says of a process and its network.
+pub fn proc_files(text: &str) -> bool {
+    crate::metrics::reads_proc(text)
 }
 
 /// The HTTP/2 frames that begin in these bytes, and whether another could begin behind them.

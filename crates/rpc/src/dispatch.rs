@@ -4,9 +4,11 @@ use crate::answers::{Body, Terms, answered, refused};
 use crate::backend::{Caller, Member};
 use crate::call::{Call, Step, Working};
 use crate::ends::{End, Open, WeakOpen, late_status};
+use crate::gateway::Requests;
 use crate::messages::Messages;
 use crate::methods::{Kind, Method, Service};
-use crate::plain::plain;
+use crate::metrics::calls::{self, Counted};
+use crate::plain::{Offer, Web, plain};
 use crate::serve::Limits;
 use crate::services::{Services, status};
 use http::header::CONTENT_TYPE;
@@ -24,6 +26,7 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 pub(crate) struct Port<M> {
     pub services: Services<M>,
     pub limits: Limits,
+    pub web: Arc<Web>,
     pub stop: watch::Receiver<bool>,
     /// Weak: an idle connection is not an open call.
     pub open: WeakOpen,
@@ -40,6 +43,7 @@ pub(crate) struct Visitor {
 /// The port as hyper's service, for one connection.
 pub(crate) struct Door<M> {
     pub port: Arc<Port<M>>,
+    pub offer: Offer,
     pub visitor: Visitor,
 }
 
@@ -49,26 +53,36 @@ impl<M: Member> hyper::service::Service<Request<Incoming>> for Door<M> {
     type Future = Call<M>;
 
     fn call(&self, request: Request<Incoming>) -> Call<M> {
-        dispatch(&self.port, &self.visitor, request)
+        dispatch(&self.port, self.offer, &self.visitor, request)
     }
 }
 
 /// Begins one request. HTTP/2 is gRPC's on this port, HTTP/1 everybody else's; with TLS, HTTP/2 may be anybody's.
-fn dispatch<M: Member>(port: &Arc<Port<M>>, visitor: &Visitor, request: Request<Incoming>) -> Call<M> {
+fn dispatch<M: Member>(port: &Arc<Port<M>>, offer: Offer, visitor: &Visitor, request: Request<Incoming>) -> Call<M> {
+    let of_grpc = || request.headers().get(CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(GRPC.as_bytes()));
+    if request.version() != http::Version::HTTP_2 || (visitor.is_encrypted && offer != Offer::Grpc && !of_grpc()) {
+        return Call::boxed(plain(port.clone(), offer, visitor.clone(), request));
+    }
+    grpc(port, visitor, request, Requests::Network)
+}
+
+/// Begins one gRPC call, whose requests come as `requests` has them.
+pub(crate) fn grpc<M: Member, B>(
+    port: &Arc<Port<M>>,
+    visitor: &Visitor,
+    request: Request<B>,
+    requests: impl FnOnce(B) -> Requests,
+) -> Call<M> {
     let Some(open) = port.open.upgrade() else {
         return Call::answered(refused(StatusCode::OK, GRPC, &status(&api::Error::Stopped)));
     };
-    let of_grpc = || request.headers().get(CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(GRPC.as_bytes()));
-    if request.version() != http::Version::HTTP_2 || (visitor.is_encrypted && !of_grpc()) {
-        return Call::answered(plain(&*port.services.0, &request));
-    }
     let fields = Fields::of(request.headers());
     let content_type = match grpc_content_type(fields.content_type) {
         Ok(content_type) => content_type,
         Err(why) => return Call::answered(refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, GRPC, &why)),
     };
     match admit(port, visitor, &request, &fields) {
-        Ok(call) => begin(port, open, content_type, call, request.into_body()),
+        Ok(call) => begin(port, open, content_type, call, requests(request.into_body())),
         Err((code, why)) => Call::answered(refused(code, content_type, &why)),
     }
 }
@@ -76,6 +90,7 @@ fn dispatch<M: Member>(port: &Arc<Port<M>>, visitor: &Visitor, request: Request<
 /// A call that may be made.
 struct Admitted<M: Member> {
     method: &'static Method<M>,
+    counted: Option<Counted>,
     caller: Caller,
     /// `grpc-timeout`, from now on.
     limit: Option<Duration>,
@@ -84,10 +99,10 @@ struct Admitted<M: Member> {
     wants_leader: bool,
 }
 
-fn admit<M: Member>(
+fn admit<M: Member, B>(
     port: &Port<M>,
     visitor: &Visitor,
-    request: &Request<Incoming>,
+    request: &Request<B>,
     fields: &Fields<'_>,
 ) -> Result<Admitted<M>, (StatusCode, Status)> {
     if request.method() != http::Method::POST {
@@ -98,20 +113,22 @@ fn admit<M: Member>(
     // grpc-go knows no query: it is part of the name.
     let path = request.uri().path_and_query().map_or("", |path| path.as_str());
     let fine = |why| (StatusCode::OK, why);
-    let method = find(path).map_err(fine)?;
-    check(port, method, fields).map_err(fine)?;
-    let limit = deadline(fields.timeout)
-        .map_err(|why| (StatusCode::BAD_REQUEST, Status::internal(format!("malformed grpc-timeout: {why}"))))?;
-    let (gzip, wants_leader) = (fields.gzip(), fields.wants_leader());
-    match limit {
-        // A call whose time is over is not begun.
-        Some(Duration::ZERO) => Err(fine(late_status())),
-        limit => {
-            let common_name = visitor.common_name.clone();
-            let caller = Caller { common_name, ..fields.caller() };
-            Ok(Admitted { method, caller, limit, gzip, wants_leader })
-        }
+    let (number, method) = numbered(path).map_err(fine)?;
+    let mut counted = Counted::begin(number);
+    calls::by_version(method.kind.is_stream(), fields.version.and_then(text));
+    let checked = check(port, method, fields).map_err(fine).and_then(|()| {
+        let malformed = |why| Status::internal(format!("malformed grpc-timeout: {why}"));
+        deadline(fields.timeout).map_err(|why| (StatusCode::BAD_REQUEST, malformed(why)))
+    });
+    // A call whose time is over is not begun.
+    let checked =
+        checked.and_then(|limit| if limit == Some(Duration::ZERO) { Err(fine(late_status())) } else { Ok(limit) });
+    if let (Err((_, why)), Some(counted)) = (&checked, &mut counted) {
+        counted.end(why.code());
     }
+    let (gzip, wants_leader) = (fields.gzip(), fields.wants_leader());
+    let caller = Caller { common_name: visitor.common_name.clone(), ..fields.caller() };
+    Ok(Admitted { method, counted, caller, limit: checked?, gzip, wants_leader })
 }
 
 fn begin<M: Member>(
@@ -119,24 +136,28 @@ fn begin<M: Member>(
     open: Open,
     content_type: HeaderValue,
     call: Admitted<M>,
-    body: Incoming,
+    body: Requests,
 ) -> Call<M> {
-    let Admitted { method, caller, limit, gzip, wants_leader } = call;
+    let Admitted { method, mut counted, caller, limit, gzip, wants_leader } = call;
     let stop = method.endless.then(|| port.stop.clone());
     if stop.as_ref().is_some_and(|stop| *stop.borrow()) {
+        if let Some(counted) = &mut counted {
+            counted.end(tonic::Code::Unavailable);
+        }
         return Call::answered(refused(StatusCode::OK, content_type, &status(&api::Error::Stopped)));
     }
     let leader = (method.endless && wants_leader && method.kind.is_stream())
         .then(|| (port.services.0.leader_known(), port.limits.leaderless()));
     let end = End::new(limit, stop, leader);
-    let messages = Messages::new(body, port.limits.max_message(), gzip);
+    let meter = counted.as_ref().map(Counted::meter);
+    let messages = Messages::new(body, port.limits.max_message(), gzip).counted_by(meter);
     if let Kind::Both(stream) = &method.kind {
-        let body = stream(&port.services, caller, messages, Terms { gzip, end, open });
+        let body = stream(&port.services, caller, messages, Terms { gzip, end, open, counted });
         return Call::opened(answered(content_type, gzip, body));
     }
     let step = Step::Reading { caller, first: None };
     let (port, end, open) = (port.clone(), Some(end), Some(open));
-    Call::working(Working { port, method, content_type, gzip, end, open, messages, step })
+    Call::working(Working { port, method, content_type, gzip, end, open, counted, asked: None, messages, step })
 }
 
 /// The request's fields that mean something here; of one that comes several times, the first.
@@ -213,15 +234,25 @@ pub(crate) fn grpc_content_type(value: Option<&HeaderValue>) -> Result<HeaderVal
 
 /// The method of `/service/method`.
 pub(crate) fn find<M: Member>(path: &str) -> Result<&'static Method<M>, Status> {
+    numbered(path).map(|(_, method)| method)
+}
+
+/// The same with its number among the methods of all services.
+fn numbered<M: Member>(path: &str) -> Result<(usize, &'static Method<M>), Status> {
     let name = path.strip_prefix('/').unwrap_or(path).rsplit_once('/');
     let Some((service, method)) = name else {
         return Err(Status::unimplemented(format!("malformed method name: {path:?}")));
     };
-    let Some(known) = Service::<M>::ALL.iter().find(|known| known.name == service) else {
-        return Err(Status::unimplemented(format!("unknown service {service}")));
-    };
+    let mut before = 0;
+    let known = Service::<M>::ALL.iter().find(|known| {
+        let found = known.name == service;
+        before += if found { 0 } else { known.methods.len() };
+        found
+    });
+    let Some(known) = known else { return Err(Status::unimplemented(format!("unknown service {service}"))) };
     let unknown = || Status::unimplemented(format!("unknown method {method} for service {service}"));
-    known.methods.iter().find(|known| known.name == method).ok_or_else(unknown)
+    let at = known.methods.iter().position(|known| known.name == method).ok_or_else(unknown)?;
+    Ok((before + at, &known.methods[at]))
 }
 
 /// An encoding that is known, a method that learners have, a valid client version, a leader where one is asked for.
@@ -278,6 +309,23 @@ pub(crate) fn deadline(value: Option<&HeaderValue>) -> Result<Option<Duration>, 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_method_has_its_meter() {
+        use crate::call::tests::Fake;
+        let names: Vec<_> = crate::decoders::methods::<Fake>();
+        assert_eq!(calls::names(), names);
+        for (number, name) in names.iter().enumerate() {
+            let (found, method) = numbered::<Fake>(name).unwrap();
+            assert_eq!(found, number);
+            let kind = match method.kind {
+                Kind::Asked(_) | Kind::Served(_) => "unary",
+                Kind::Many(_) => "server_stream",
+                Kind::Both(_) => "bidi_stream",
+            };
+            assert_eq!(calls::kind(number), kind, "{name}");
+        }
+    }
 
     #[test]
     fn timeouts_have_at_most_eight_digits_and_a_unit() {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! accept ─► secure (TLS or not) ─► hyper (h2 or HTTP/1) ─► dispatch ─► interceptor rules ─► call ─► methods ─► Member
-//!                                       └── other paths: /version
+//!                                       └── HTTP: plain ─► /version, /health …, gateway ─► the same calls from JSON
 //! ```
 //!
 //! gRPC's framing is our own (`messages`, `answers`): a request is read where it lies, an answer is one buffer, and the
@@ -20,11 +20,14 @@ pub mod decoders;
 mod dispatch;
 mod ends;
 mod frames;
+mod gateway;
+mod grpc_health;
 mod gzip;
 mod health;
 mod keepalive;
 mod messages;
 mod methods;
+pub mod metrics;
 pub mod peer;
 mod pings;
 mod plain;
@@ -35,5 +38,6 @@ mod streams;
 
 pub use backend::{Answer, Caller, Member, Pieces, Told, WatchStream};
 pub use dispatch::bare_token;
+pub use plain::{Offer, Web};
 pub use secure::{Guard, Security};
 pub use serve::{Connection, Limits, Listener, accept, serve};

@@ -7,9 +7,10 @@
 //! A message that lies in one frame is a slice of it; else the frames are gathered into one buffer, of no more than
 //! the largest message and a frame.
 
+use crate::gateway::Requests;
+use crate::metrics::calls::Meter;
 use bytes::Bytes;
 use http_body::Body;
-use hyper::body::Incoming;
 use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -27,13 +28,15 @@ pub(crate) enum Unread {
 }
 
 /// The messages of a body.
-pub(crate) struct Messages<B = Incoming> {
+pub(crate) struct Messages<B = Requests> {
     body: B,
     held: Held,
     /// Bytes that a message may have, plain.
     limit: usize,
     /// The request's `grpc-encoding` is gzip.
     gzip: bool,
+    /// Counts what comes.
+    meter: Option<&'static Meter>,
 }
 
 /// What has come and is no message yet.
@@ -45,7 +48,12 @@ enum Held {
 
 impl<B> Messages<B> {
     pub fn new(body: B, limit: usize, gzip: bool) -> Messages<B> {
-        Messages { body, held: Held::Frame(Bytes::new()), limit, gzip }
+        Messages { body, held: Held::Frame(Bytes::new()), limit, gzip, meter: None }
+    }
+
+    /// The same, counted.
+    pub fn counted_by(self, meter: Option<&'static Meter>) -> Messages<B> {
+        Messages { meter, ..self }
     }
 }
 
@@ -57,6 +65,9 @@ where
     pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Unread>> {
         loop {
             if let Some(message) = self.split().map_err(Unread::Refused)? {
+                if let Some(meter) = self.meter {
+                    meter.received(message.len());
+                }
                 return Poll::Ready(Ok(Some(message)));
             }
             let data = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {

@@ -3,6 +3,7 @@
 use crate::backend::Member;
 use crate::dispatch::{Door, Port, Visitor};
 use crate::pings::Policed;
+use crate::plain::{Offer, Web};
 use crate::secure::{Secured, Security, Socket};
 use crate::services::Services;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -86,6 +87,7 @@ pub enum Listener {
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
+    offer: Offer,
     security: Arc<Security>,
     slot: OwnedSemaphorePermit,
 }
@@ -110,13 +112,13 @@ impl Listener {
     }
 }
 
-/// Accepts connections, at most `max_connections` at a time, and deals them out to `threads` in turn, until `stop`.
+/// Accepts connections for `offer`, at most `max_connections` at a time, and deals them out to `threads` in turn, until `stop`.
 ///
 /// # Errors
 /// The serving threads are gone.
 pub async fn accept(
     listener: Listener,
-    security: Security,
+    (offer, security): (Offer, Security),
     max_connections: usize,
     threads: &[mpsc::UnboundedSender<Connection>],
     mut stop: watch::Receiver<bool>,
@@ -142,7 +144,7 @@ pub async fn accept(
             }
         };
         let security = security.clone();
-        thread.send(Connection { stream, security, slot }).map_err(io::Error::other)?;
+        thread.send(Connection { stream, offer, security, slot }).map_err(io::Error::other)?;
     }
     Ok(())
 }
@@ -170,24 +172,28 @@ pub async fn serve<M: Member>(
     mut connections: mpsc::UnboundedReceiver<Connection>,
     member: Arc<M>,
     limits: Limits,
+    web: Arc<Web>,
     mut stop: watch::Receiver<bool>,
 ) {
+    if web.extensive {
+        crate::metrics::measure_latencies();
+    }
     let graceful = GracefulShutdown::new();
     let (open, mut calls) = mpsc::channel::<()>(1);
     let written = Arc::new(AtomicU64::new(0));
-    let port = Port { services: Services(member), limits, stop: stop.clone(), open: open.downgrade() };
-    let (builder, pace) = (Arc::new(builder(&limits)), tls::Pace::default());
-    let server = Server { written: written.clone(), builder, port: Arc::new(port), pace };
+    let port = Port { services: Services(member), limits, web, stop: stop.clone(), open: open.downgrade() };
+    let (builders, pace) = (Arc::new(Builders::new(&limits)), tls::Pace::default());
+    let server = Server { written: written.clone(), builders, port: Arc::new(port), pace };
     loop {
         let connection = tokio::select! {
             connection = connections.recv() => connection,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let Some(Connection { stream, security, slot }) = connection else { break };
+        let Some(Connection { stream, offer, security, slot }) = connection else { break };
         let watcher = graceful.watcher();
         let opened = match stream {
-            Stream::Tcp(s) => TcpStream::from_std(s).map(|s| server.connect(s, security, watcher, slot)),
-            Stream::Unix(s) => UnixStream::from_std(s).map(|s| server.connect(s, security, watcher, slot)),
+            Stream::Tcp(s) => TcpStream::from_std(s).map(|s| server.connect(s, (offer, security), watcher, slot)),
+            Stream::Unix(s) => UnixStream::from_std(s).map(|s| server.connect(s, (offer, security), watcher, slot)),
         };
         if let Err(e) = opened {
             tracing::warn!(error = %e, "failed to serve a client connection");
@@ -221,16 +227,18 @@ where
 {
     let (_running, stop) = watch::channel(false);
     let (open, _calls) = mpsc::channel::<()>(1);
-    let port = Port { services: Services(member), limits, stop, open: open.downgrade() };
+    let web = Arc::default();
+    let port = Port { services: Services(member), limits, web, stop, open: open.downgrade() };
     let stream = Policed::new(stream, limits.client_pings(), Arc::default());
-    let (builder, door) = (builder(&limits), Door { port: Arc::new(port), visitor: Visitor::default() });
+    let door = Door { port: Arc::new(port), offer: Offer::All, visitor: Visitor::default() };
+    let builder = builder(&limits);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), door);
     connection.into_owned().await.map_err(|e| e.to_string())
 }
 
 /// What every connection of a thread shares.
 struct Server<M> {
-    builder: Arc<auto::Builder<TokioExecutor>>,
+    builders: Arc<Builders>,
     port: Arc<Port<M>>,
     /// Bytes to clients.
     written: Arc<AtomicU64>,
@@ -241,7 +249,7 @@ struct Server<M> {
 impl<M> Clone for Server<M> {
     fn clone(&self) -> Server<M> {
         Server {
-            builder: self.builder.clone(),
+            builders: self.builders.clone(),
             port: self.port.clone(),
             written: self.written.clone(),
             pace: self.pace.clone(),
@@ -249,11 +257,40 @@ impl<M> Clone for Server<M> {
     }
 }
 
+/// Of connections that speak what they like, gRPC alone, and HTTP alone: Go's servers then speak one version, too.
+struct Builders {
+    all: auto::Builder<TokioExecutor>,
+    grpc: auto::Builder<TokioExecutor>,
+    http: auto::Builder<TokioExecutor>,
+}
+
+impl Builders {
+    fn new(limits: &Limits) -> Builders {
+        Builders { all: builder(limits), grpc: builder(limits).http2_only(), http: builder(limits).http1_only() }
+    }
+
+    /// With TLS, HTTP alone may be HTTP/2, too.
+    fn of(&self, offer: Offer, is_encrypted: bool) -> &auto::Builder<TokioExecutor> {
+        match offer {
+            Offer::All => &self.all,
+            Offer::Grpc => &self.grpc,
+            Offer::Http | Offer::Metrics if is_encrypted => &self.all,
+            Offer::Http | Offer::Metrics => &self.http,
+        }
+    }
+}
+
 impl<M: Member> Server<M> {
-    fn connect<S: Socket>(&self, stream: S, security: Arc<Security>, watcher: Watcher, slot: OwnedSemaphorePermit) {
+    fn connect<S: Socket>(
+        &self,
+        stream: S,
+        (offer, security): (Offer, Arc<Security>),
+        watcher: Watcher,
+        slot: OwnedSemaphorePermit,
+    ) {
         if let Security::Plain = *security {
             // A future of its own: it has no room for a handshake.
-            tokio::spawn(self.clone().talk(stream, Visitor::default(), watcher, slot));
+            tokio::spawn(self.clone().talk(stream, offer, Visitor::default(), watcher, slot));
             return;
         }
         let server = self.clone();
@@ -264,15 +301,15 @@ impl<M: Member> Server<M> {
                 _ = stop.wait_for(|stop| *stop) => return,
             };
             match secured {
-                Some(Secured::Plain(stream)) => server.talk(stream, Visitor::default(), watcher, slot).await,
-                Some(Secured::Tls(stream, visitor)) => server.talk(stream, visitor, watcher, slot).await,
+                Some(Secured::Plain(stream)) => server.talk(stream, offer, Visitor::default(), watcher, slot).await,
+                Some(Secured::Tls(stream, visitor)) => server.talk(stream, offer, visitor, watcher, slot).await,
                 None => {}
             }
         });
     }
 
     /// Serves a connection whose bytes can be read.
-    async fn talk<S>(self, stream: S, visitor: Visitor, watcher: Watcher, slot: OwnedSemaphorePermit)
+    async fn talk<S>(self, stream: S, offer: Offer, visitor: Visitor, watcher: Watcher, slot: OwnedSemaphorePermit)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -282,8 +319,9 @@ impl<M: Member> Server<M> {
             true => Policed::at_leisure(stream, self.written),
             false => Policed::new(stream, min_time, self.written),
         };
-        let door = Door { port: self.port, visitor };
-        let connection = self.builder.serve_connection_with_upgrades(TokioIo::new(stream), door);
+        let builder = self.builders.of(offer, visitor.is_encrypted);
+        let door = Door { port: self.port, offer, visitor };
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), door);
         if let Err(e) = watcher.watch(connection.into_owned()).await {
             tracing::debug!(error = %e, "client connection ended");
         }

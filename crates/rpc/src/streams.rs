@@ -212,8 +212,13 @@ pub(crate) async fn forward(
                 }
             }
             Ok(None) => return,
-            // Nobody listens where the client is gone.
-            Err(why) => return drop(failed.send(why)),
+            Err(why) => {
+                if why.code() != tonic::Code::Cancelled {
+                    crate::metrics::STREAM_FAILURES.with(&["receive", "watch"], crate::metrics::Counter::inc);
+                }
+                // Nobody listens where the client is gone.
+                return drop(failed.send(why));
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::applied::{Attached, Lease, check_txn_range, compare_all, load_at, range};
 use crate::auth::{Claim, Wish};
 use crate::backend::Record;
+use crate::counts::Kind;
 use crate::index::{Rev, Span};
 use crate::members::{ChangeContext, Downgrade, Member};
 use crate::store::Store;
@@ -145,11 +146,14 @@ impl Store {
             true => Ok(Reply::Empty),
             false => {
                 self.s.term = entry.term;
-                match self.dispatch(request, entry.index, &mut effects) {
+                let kind = Kind::of(&request);
+                let reply = match self.dispatch(request, entry.index, &mut effects) {
                     Ok(reply) => Ok(reply),
                     Err(Error::Refused(e)) => Err(e),
                     Err(fatal) => return Err(fatal),
-                }
+                };
+                self.counts.done(kind, reply.as_ref().map(drop));
+                reply
             }
         };
         self.advance(entry, old);
@@ -244,6 +248,7 @@ impl Store {
             return self.delete_range(&r).map(Reply::DeleteRange);
         }
         if let Some(r) = r.range {
+            self.counts.ranges += 1;
             return self.s.range(&r).map(Reply::Range);
         }
         if let Some(r) = r.compaction {
@@ -327,6 +332,7 @@ impl Store {
         // All compares of the chosen path, then all checks, then all effects: nothing or everything.
         let path = self.choose(r)?;
         self.check_ops(r, &path, &mut Vec::new())?;
+        self.counts.txns += u64::from(path.ops(r).len() > 1);
         let mut w = self.writing();
         let mut response = w.txn(r, &path)?;
         w.finish();
@@ -399,6 +405,7 @@ impl Store {
         let ttl = r.ttl.max(self.options.min_lease_ttl);
         self.s.leases.insert(&r.id, Lease { ttl, remaining_ttl: 0, keys: Tree::default() });
         self.save_lease(r.id);
+        self.counts.granted(ttl);
         effects.push(Effect::LeaseGranted { id: r.id, ttl });
         let header = Some(self.s.header());
         Ok(Reply::LeaseGrant(pb::LeaseGrantResponse { header, id: r.id, ttl, error: String::new() }))
@@ -421,6 +428,7 @@ impl Store {
         w.finish();
         self.s.leases.remove(&id);
         self.set(schema::LEASE, &id.to_be_bytes(), None);
+        self.counts.leases_revoked += 1;
         effects.push(Effect::LeaseRevoked { id });
         Ok(Reply::LeaseRevoke(pb::LeaseRevokeResponse { header: Some(self.s.header()) }))
     }
@@ -626,6 +634,8 @@ impl Writing<'_> {
             true => Prev::None,
             false => self.prev(old.as_ref())?,
         };
+        self.store.counts.puts += 1;
+        self.store.counts.put_bytes += (kv.key.len() + kv.value.len()) as u64;
         self.events.push(Event::Put { kv: Arc::new(kv), prev });
         Ok(pb::PutResponse { header: None, prev_kv: old.filter(|_| r.prev_kv) })
     }
@@ -653,6 +663,7 @@ impl Writing<'_> {
     }
 
     fn delete_range(&mut self, r: &pb::DeleteRangeRequest) -> Result<pb::DeleteRangeResponse, Error> {
+        self.store.counts.deletes += 1;
         let span = Span { key: &r.key, end: &r.range_end };
         let keys: Vec<Bytes> =
             self.store.s.keys.live(span, self.main).map(|(key, _)| Bytes::copy_from_slice(key)).collect();
@@ -715,7 +726,8 @@ impl Writing<'_> {
         if self.sub > 0 { self.main } else { self.main - 1 }
     }
 
-    fn range(&self, r: &pb::RangeRequest) -> Result<pb::RangeResponse, Error> {
+    fn range(&mut self, r: &pb::RangeRequest) -> Result<pb::RangeResponse, Error> {
+        self.store.counts.ranges += 1;
         let current = self.revision();
         let at = if r.revision <= 0 { current } else { r.revision };
         let mut response = range(&self.store.s.keys, &self.store.s.backend, r, at, at >= current)?;

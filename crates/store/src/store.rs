@@ -5,6 +5,7 @@
 
 use crate::applied::{Applied, KvHash, KvHasher, key_of};
 use crate::backend::{Backend, Layer, Record};
+use crate::counts::Counts;
 use crate::index::{Batch, Item, KeyIndex, Rev};
 use crate::members::{ConfStateJson, Downgrade, Member};
 use crate::tree::Tree;
@@ -44,6 +45,7 @@ pub struct Store {
     path: PathBuf,
     pub(crate) changes: Vec<Change>,
     pub(crate) capture_prev: bool,
+    pub(crate) counts: Counts,
     pub(crate) compaction: Option<Compaction>,
     /// Revision of the compaction that follows; of several only the newest, since it covers the others.
     next_compaction: Option<i64>,
@@ -139,6 +141,7 @@ impl Store {
             path: path.to_path_buf(),
             changes: Vec::new(),
             capture_prev: false,
+            counts: Counts::default(),
             compaction: None,
             next_compaction: None,
             dirty_bytes: 0,
@@ -372,6 +375,11 @@ impl Store {
         self.s.conf_state = Arc::new(state.clone());
     }
 
+    /// What was done since it was opened.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
     // ---- compaction ------------------------------------------------------------------------------------------
 
     /// Whether a compaction is under way.
@@ -409,6 +417,7 @@ impl Store {
                 }
                 None => {
                     self.finish_compaction(&c);
+                    self.counts.compactions += 1;
                     let Some(next) = self.next_compaction.take() else { return Ok(FINISHED) };
                     self.begin_compaction(next, None);
                     return Ok(Progress { done: false, pause });
@@ -447,6 +456,7 @@ impl Store {
                 hasher.add(rev, tombstone, &value, c.any_kept, || Ok(keep))?;
             }
             if !keep {
+                self.counts.compacted += 1;
                 self.set_record(rev, Record { tombstone, value: None });
             }
         }

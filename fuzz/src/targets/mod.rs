@@ -50,6 +50,8 @@ pub static TARGETS: &[Target] = &[
     apply::RECORDS,
     ports::GRPC_MESSAGES,
     ports::GRPC_FIELDS,
+    ports::GATEWAY_JSON,
+    ports::PROC_FILES,
     ports::GRPC_CONNECTION,
     member::REQUESTS,
     member::WATCHES,

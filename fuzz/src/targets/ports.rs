@@ -91,12 +91,29 @@ impl Member for Nobody {
         self.yes.subscribe()
     }
 
+    fn is_auth_enabled(&self) -> bool {
+        false
+    }
+
     fn is_learner(&self) -> bool {
         false
     }
 
     fn versions(&self) -> (String, String) {
         ("3.7.0".into(), "3.7.0".into())
+    }
+
+    fn alarms(&self) -> Vec<pb::AlarmMember> {
+        Vec::new()
+    }
+
+    fn probe(&self, serializable: bool) -> Answer {
+        let range = pb::RangeRequest { serializable, ..Default::default() };
+        self.call(Caller::default(), Request::Range(range))
+    }
+
+    fn figures(&self) -> rpc::metrics::Figures {
+        Default::default()
     }
 
     fn identity(&self) -> (u64, u64) {
@@ -190,6 +207,93 @@ pub const GRPC_FIELDS: Target = Target {
     ..EMPTY
 };
 
+pub const GATEWAY_JSON: Target = Target {
+    name: "gateway-json",
+    covers: &[
+        "rpc/gateway/json.rs::decode_request",
+        "rpc/gateway/json.rs::encode_answer",
+        "rpc/gateway/mod.rs::decoded",
+        "rpc/gateway/values.rs::scan",
+    ],
+    shape: Shape::Text(&[
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        ",",
+        "\"",
+        "\\",
+        "\\u0041",
+        "null",
+        "true",
+        "\"key\"",
+        "\"success\"",
+        "\"requestTxn\"",
+        "\"-_8\"",
+        "\"+/8=\"",
+        "\"18446744073709551616\"",
+        "-1",
+        "1e3",
+        "1.5",
+        " ",
+        "\"DESCEND\"",
+        "é",
+    ]),
+    corpus: || {
+        super::texts(&[
+            r#"{"key":"Zm9v","range_end":"-_8","limit":"3","sort_order":"DESCEND","serializable":true}"#,
+            r#"{"compare":[{"target":"VALUE","key":"YQ","value":"YQ=="}],"success":[{"request_put":{"key":"YQ=="}}]}"#,
+            r#"{"success":[{"requestTxn":{"failure":[{"request_range":{"key":"YQ=="}}]}}]}"#,
+            r#"{"create_request":{"key":"YQ==","filters":["NOPUT",1],"watch_id":"7"}}{"progress_request":{}}"#,
+            r#"{"name":"root","password":"x","options":{"no_password":false},"unknown":[1,{"a":null}]}"#,
+        ])
+    },
+    run: gateway_json,
+    ..EMPTY
+};
+
+/// What is understood means the same when it is written and read again; where values end does not depend on how they come.
+fn gateway_json(input: &[u8]) -> bool {
+    assert_eq!(decoders::json_values(input, 1), decoders::json_values(input, usize::MAX));
+    let mut understood = false;
+    for path in methods() {
+        let Some(message) = named(decoders::json_request(path, input)) else { continue };
+        understood = true;
+        let json = named(decoders::json_of_request(path, &message)).expect("a message has its JSON");
+        let again = named(decoders::json_request(path, &json)).expect("its own JSON is understood");
+        assert_eq!(again, message, "{path}");
+    }
+    // A stream's values are read one by one.
+    understood || decoders::json_values(input, usize::MAX).len() > 1
+}
+
+pub const PROC_FILES: Target = Target {
+    name: "proc-files",
+    covers: &["rpc/metrics/process.rs::parse_stat", "rpc/metrics/process.rs::parse_netstat"],
+    shape: Shape::Text(&[
+        "(",
+        ")",
+        " ",
+        "\n",
+        "IpExt:",
+        "InOctets",
+        "OutOctets",
+        "btime ",
+        "18446744073709551616",
+        "-1",
+    ]),
+    corpus: || {
+        super::texts(&[
+            "7 (a) b) S 1 2 3 4 5 6 7 8 9 10 250 50 13 14 15 16 12 18 4200 8192 3 22",
+            "TcpExt: A B\nTcpExt: 1 2\nIpExt: X InOctets OutOctets\nIpExt: 9 10 20\n",
+            "cpu 1\nbtime 1700\n",
+        ])
+    },
+    run: |input| decoders::proc_files(&String::from_utf8_lossy(input)),
+    ..EMPTY
+};
+
 pub const GRPC_CONNECTION: Target = Target {
     name: "grpc-connection",
     covers: &["rpc/methods.rs::everywhere", "rpc/streams.rs::forward", "rpc/keepalive.rs::ask", "rpc/services.rs::ask"],
@@ -242,7 +346,17 @@ fn connection_corpus() -> Vec<Vec<u8>> {
         parts.concat()
     };
     let mut corpus: Vec<_> = methods().iter().map(call).collect();
-    for path in ["/version", "/health", "/"] {
+    let body = r#"{"key":"Zm9v"}"#;
+    for path in ["/v3/kv/range", "/v3/watch", "/v3/lease/keepalive", "/v3/maintenance/snapshot", "/v3/nothing"] {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}", body.len());
+        corpus.push(format!("{head}\r\nGrpc-Timeout: 5S\r\n\r\n{body}").into_bytes());
+    }
+    corpus.push(
+        b"GET /v3/watch HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nCookie: token=x\r\n\r\n\x81\x82\0\0\0\0{}"
+            .to_vec(),
+    );
+    for path in ["/version", "/health", "/readyz?verbose&exclude=x%41", "/metrics", "/debug/vars", "/"] {
         corpus.push(format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").into_bytes());
     }
     corpus

@@ -2,6 +2,8 @@
 
 pub mod auth;
 pub mod concurrency;
+pub mod gateway;
+pub mod health;
 pub mod keys;
 pub mod leases;
 pub mod maintenance;

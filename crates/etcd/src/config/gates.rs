@@ -61,6 +61,19 @@ impl FeatureGates {
         self.on[gate as usize]
     }
 
+    /// Every gate, its stage and whether it is on; and the two that switch a stage, on when all of it is.
+    pub fn all(&self) -> impl Iterator<Item = (String, &'static str, bool)> {
+        let name = |stage| if stage == Stage::Alpha { "ALPHA" } else { "BETA" };
+        let whole = |stage| GATES.iter().zip(&self.on).all(|((_, _, of, _), on)| *of != stage || *on);
+        // Both features of the second stage are on by default, without anyone having asked for all of it.
+        let asked =
+            |stage| whole(stage) && GATES.iter().zip(&self.on).any(|(gate, on)| gate.2 == stage && gate.3 != *on);
+        let stages = [("AllAlpha", Stage::Alpha), ("AllBeta", Stage::Beta)];
+        let stages = stages.map(|(all, stage)| (all.to_owned(), name(stage), asked(stage)));
+        let gates = GATES.iter().zip(&self.on).map(|((_, gate, stage, _), on)| ((*gate).to_owned(), name(*stage), *on));
+        stages.into_iter().chain(gates.collect::<Vec<_>>())
+    }
+
     /// Merges a list of `Name=bool`. Explicit settings win over `AllAlpha` and `AllBeta`, in any order.
     ///
     /// # Errors

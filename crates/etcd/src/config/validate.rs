@@ -21,8 +21,6 @@ const MAX_REQUEST: u64 = 256 << 20;
 
 /// Settings of features that come with later releases. Each would be dangerous to ignore.
 const UNSUPPORTED: &[&str] = &[
-    "listen-client-http-urls",
-    "listen-metrics-urls",
     "enable-pprof",
     "enable-log-rotation",
     "enable-distributed-tracing",
@@ -35,9 +33,13 @@ const UNSUPPORTED: &[&str] = &[
 /// # Errors
 /// The first thing wrong, to be logged as `failed to verify flags`.
 pub fn validate(config: &Config, notes: &mut Vec<Note>) -> Result<(), String> {
-    for url in config.listen_peer_urls.iter().chain(&config.listen_client_urls) {
-        listen_url(url)?;
-    }
+    let served = [
+        &config.listen_peer_urls,
+        &config.listen_client_urls,
+        &config.listen_client_http_urls,
+        &config.listen_metrics_urls,
+    ];
+    served.into_iter().flatten().try_for_each(listen_url)?;
     advertised(config)?;
     if !["new", "existing"].contains(&config.initial_cluster_state.as_str()) {
         return Err(format!("unexpected clusterState {}", quote(&config.initial_cluster_state)));

@@ -5,17 +5,19 @@ use super::courtesy::Courtesy;
 use super::first_election::FirstElection;
 use super::forward::Forwarder;
 use super::log::Log;
+use super::meter::Meter;
 use super::peers::{Input, Peers};
 use super::post::Post;
 use super::readers::{Job, Readers};
 use super::{Clock, Inbox, Shared, Ticket};
 use api::pb::etcdserverpb as pb;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use rpc::metrics;
 use server::{Fatal, Logged, Member, Output, Request, TokenChange, Who};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::{error, info};
 
 /// Requests taken between two turns: enough for a good group commit, few enough to keep ticks on time.
@@ -59,6 +61,7 @@ pub struct Core {
     pub hub: super::hub::Feed,
     pub checkpointer: crossbeam_channel::Sender<Box<server::member::CheckpointJob>>,
     pub clock: Clock,
+    pub meter: Meter,
     pub first_election: FirstElection,
     /// How long a leader that stops waits for its successor.
     pub hand_over_ms: u64,
@@ -161,13 +164,17 @@ impl Core {
 
     /// Works until nothing is left that does not wait for others.
     fn work(&mut self) -> Result<(), Fatal> {
+        let begun = Instant::now();
+        self.meter.begin();
         if let Some(log) = self.log.here() {
             self.member.turn_with(log)?;
+            self.meter.turned(&self.member, begun.elapsed(), true, self.shared.slow_apply);
             // Who joins answers a leader before its log says that there is one.
             self.peers.send(self.member.take_messages());
             return Ok(());
         }
         self.member.turn()?;
+        self.meter.turned(&self.member, begun.elapsed(), false, self.shared.slow_apply);
         self.write()
     }
 
@@ -236,6 +243,7 @@ impl Core {
         self.deliver(outputs);
         self.deliver_now(outputs)?;
         self.hub.mend(self.member.applied());
+        self.meter.stand(&self.member, &self.shared);
         let leader = self.member.leader();
         self.shared.leader_id.store(leader, Ordering::Relaxed);
         let known = leader != 0;
@@ -309,8 +317,17 @@ pub fn checkpointer(jobs: &Receiver<Box<server::member::CheckpointJob>>, inbox: 
     let courtesy = Courtesy::new(shared);
     for job in jobs {
         courtesy.begin();
+        let (begun, commit, kind) = (Instant::now(), job.is_commit(), job.kind());
+        let defragmentation = kind == server::member::JobKind::Defragment;
+        metrics::DEFRAG_INFLIGHT.set(i64::from(defragmentation));
         match job.run(&|bytes| courtesy.step(bytes)) {
             Ok(done) => {
+                metrics::DEFRAG_INFLIGHT.set(0);
+                match (commit, defragmentation) {
+                    (_, true) => metrics::DEFRAG.observe_seconds(begun.elapsed()),
+                    (true, false) => metrics::BACKEND_COMMIT.observe_seconds(begun.elapsed()),
+                    (false, false) => {}
+                }
                 if inbox.send(Message::Checkpointed(Box::new(done))).is_err() {
                     return;
                 }

@@ -5,8 +5,10 @@ use super::post::{self, Home};
 use super::readers::Readers;
 use super::{Inbox, Shared, Ticket, core, hub};
 use api::pb::etcdserverpb as pb;
+use bytes::Bytes;
 use crossbeam_channel::TrySendError;
-use rpc::peer::Url;
+use rpc::metrics::Figures;
+use rpc::peer::{Transport, Url};
 use rpc::{Answer, Caller, Pieces, WatchStream};
 use server::{Request, Response, Who};
 use std::sync::Arc;
@@ -25,6 +27,7 @@ pub struct Door {
     pub streams: hub::Streams,
     pub readers: Readers,
     pub shared: Arc<Shared>,
+    pub transport: Transport,
     pub identity: (u64, u64),
     /// Whose calls these are.
     pub home: Home,
@@ -149,6 +152,10 @@ impl rpc::Member for Door {
         self.shared.healthy.subscribe()
     }
 
+    fn is_auth_enabled(&self) -> bool {
+        self.shared.applied.load().auth().is_enabled()
+    }
+
     fn is_learner(&self) -> bool {
         failpoint::point!("afterIsMemberExist");
         self.shared.learner.load(Ordering::Relaxed)
@@ -156,6 +163,54 @@ impl rpc::Member for Door {
 
     fn versions(&self) -> (String, String) {
         versions(&self.shared)
+    }
+
+    fn alarms(&self) -> Vec<pb::AlarmMember> {
+        self.shared.applied.load().alarms()
+    }
+
+    fn probe(&self, serializable: bool) -> Answer {
+        let (out, answer) = oneshot::channel();
+        // Any key will do.
+        let range = pb::RangeRequest {
+            key: Bytes::from_static(b"\0"),
+            limit: 1,
+            keys_only: true,
+            serializable,
+            ..Default::default()
+        };
+        self.take(Ticket::Unary { out, home: self.home }, Who::Member, Request::Range(range));
+        answer
+    }
+
+    fn figures(&self) -> Figures {
+        let applied = self.shared.applied.load();
+        let standing = self.shared.standing.lock().clone();
+        // Subtree counts make it cheap, however many there are.
+        let all = pb::RangeRequest {
+            key: Bytes::from_static(b"\0"),
+            range_end: Bytes::from_static(b"\0"),
+            count_only: true,
+            ..Default::default()
+        };
+        let alarms = applied.alarms().into_iter();
+        Figures {
+            cluster_version: applied.cluster_version().map(str::to_owned),
+            auth_revision: applied.auth().revision(),
+            is_learner: self.shared.learner.load(Ordering::Relaxed),
+            quota: self.shared.quota,
+            db_size: standing.db_size,
+            db_in_use: standing.db_in_use,
+            features: self.shared.features.clone(),
+            alarms: alarms.map(|alarm| (alarm.member_id, alarm.alarm().as_str_name())).collect(),
+            revision: applied.revision(),
+            compact_revision: applied.compact_revision(),
+            keys: applied.range(&all).map_or(0, |counted| counted.count),
+            pending: standing.pending as u64,
+            raft: standing.raft,
+            peers: self.transport.metrics(),
+            members: applied.members().into_iter().map(|member| member.id).collect(),
+        }
     }
 
     fn identity(&self) -> (u64, u64) {

@@ -12,13 +12,13 @@ use super::{Clock, Shared, core};
 use api::pb::etcdserverpb as pb;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use pb::watch_request::RequestUnion;
-use rpc::{Caller, Told};
+use rpc::{Caller, Told, metrics};
 use server::{Who, access};
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use store::watch::{Burst, Effect, HistoryResult, Hub, Input, OUTBOX_MAX, StreamId};
 use store::{Applied, Change};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -323,7 +323,18 @@ impl Runner {
             self.give_credit(&mut effects);
             self.hub.handle(Input::Tick { now_ms: self.clock.now_ms() }, &mut effects);
             self.carry_out(&mut effects);
+            self.count();
         }
+    }
+
+    fn count(&self) {
+        let counts = self.hub.counts();
+        let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        metrics::WATCH_STREAMS.set(gauge(counts.streams));
+        metrics::WATCHERS.set(gauge(counts.watchers));
+        metrics::SLOW_WATCHERS.set(gauge(counts.slow));
+        metrics::EVENTS.set(counts.events);
+        metrics::PENDING_EVENTS.set(gauge(self.outlets.values().map(|outlet| outlet.outstanding).sum()));
     }
 
     /// How long to wait for inputs. Somebody to look after: not long. Nobody: only the clock of progress notifications.
@@ -437,13 +448,25 @@ impl Runner {
         if !response.created && !response.canceled {
             failpoint::point!("beforeSendWatchResponse");
         }
+        let (begun, events) = (Instant::now(), response.events.len());
         outlet.send(Told::Response(response), 1);
+        match events {
+            0 => metrics::WATCH_CONTROL.observe_seconds(begun.elapsed()),
+            events => {
+                let took = begun.elapsed().as_secs_f64();
+                metrics::WATCH_SEND.observe(took);
+                metrics::WATCH_SEND_PER_EVENT.observe(took / events as f64);
+            }
+        }
     }
 
     fn send_burst(&mut self, stream: StreamId, burst: Burst) {
         let Some(outlet) = self.outlets.get_mut(&stream.0) else { return };
         failpoint::point!("beforeSendWatchResponse");
-        let count = burst.count();
+        let (begun, count) = (Instant::now(), burst.count());
         outlet.send(Told::Burst(burst), count);
+        let took = begun.elapsed().as_secs_f64();
+        metrics::WATCH_SEND.observe(took);
+        metrics::WATCH_SEND_PER_EVENT.observe(took / count.max(1) as f64);
     }
 }

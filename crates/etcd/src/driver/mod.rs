@@ -11,6 +11,7 @@ mod auth;
 pub mod core;
 mod corruption;
 pub mod courtesy;
+mod disk;
 pub mod door;
 mod first_election;
 mod forward;
@@ -18,6 +19,7 @@ pub mod hub;
 pub mod image;
 mod join;
 mod log;
+mod meter;
 mod net;
 mod peers;
 pub mod post;
@@ -35,6 +37,7 @@ pub use start::run;
 
 use api::pb::etcdserverpb as pb;
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use server::Fatal;
 use server::member::Outcome;
 use std::ffi::OsStr;
@@ -44,7 +47,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use store::Applied;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -103,6 +106,14 @@ pub struct Shared {
     pub auth: auth::Auth,
     /// Where database images go that are read too slowly.
     pub images: image::Room,
+    /// For metrics.
+    pub standing: Mutex<meter::Standing>,
+    /// Feature gates: name, stage, and whether it is on.
+    pub features: Vec<(String, &'static str, bool)>,
+    /// Bytes.
+    pub quota: i64,
+    /// An apply that takes longer counts as slow.
+    pub slow_apply: Duration,
     /// Bytes; sizes the chunks of RangeStream.
     pub max_request_bytes: usize,
     pub progress_interval_ms: u64,

@@ -4,7 +4,7 @@ use super::door::Door;
 use super::post::{self, Deliveries, Home};
 use super::security::Credentials;
 use crate::config::{Config, Url};
-use rpc::{Limits, Listener, Security, peer};
+use rpc::{Limits, Listener, Offer, Security, Web, peer};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use server::Fatal;
 use std::io;
@@ -32,7 +32,7 @@ const SNAPSHOT_RATE: u64 = 100 << 20;
 /// Listening sockets and the runtime they are registered with.
 pub struct Listeners {
     runtime: Runtime,
-    listeners: Vec<(String, Security, Listener)>,
+    listeners: Vec<(String, Offer, Security, Listener)>,
     sockets: Vec<PathBuf>,
 }
 
@@ -66,8 +66,10 @@ pub fn bind_all(config: &Config, credentials: &Credentials) -> Result<Listeners,
     let _entered = runtime.enter();
     let mut listeners = Vec::new();
     let mut sockets = Vec::new();
-    for url in distinct(&config.listen_client_urls) {
-        let security = security(config, url, credentials)?;
+    let addresses = client_addresses(config);
+    for (urls, url, offer) in addresses.iter().flat_map(|(urls, offer)| distinct(urls).map(|url| (*urls, url, *offer)))
+    {
+        let security = security(config, urls, (url, offer), credentials)?;
         let (address, listener) = match url.socket_path() {
             Some(path) => {
                 let listener = bind_unix(&path).map_err(|e| bind_failed("unix", &path, &e))?;
@@ -76,7 +78,7 @@ pub fn bind_all(config: &Config, credentials: &Credentials) -> Result<Listeners,
             }
             None => bind_tcp(url, config).map_err(|e| bind_failed("tcp", url.authority(), &e))?,
         };
-        listeners.push((address, security, listener));
+        listeners.push((address, offer, security, listener));
     }
     drop(_entered);
     Ok(Listeners { runtime, listeners, sockets })
@@ -92,9 +94,14 @@ fn distinct(urls: &[Url]) -> impl Iterator<Item = &Url> {
     urls.iter().enumerate().filter(|(n, url)| !urls[..*n].iter().any(|other| share(url, other))).map(|(_, url)| url)
 }
 
-/// How clients are spoken to at an address, which several URLs may have.
-fn security(config: &Config, url: &Url, credentials: &Credentials) -> Result<Security, Fatal> {
-    let here = || config.listen_client_urls.iter().filter(|other| share(url, other));
+/// How clients are spoken to at an address, which several URLs of `urls` may have.
+fn security(
+    config: &Config,
+    urls: &[Url],
+    (url, offer): (&Url, Offer),
+    credentials: &Credentials,
+) -> Result<Security, Fatal> {
+    let here = || urls.iter().filter(|other| share(url, other));
     let plain = here().find(|url| !url.is_tls());
     if let Some(url) = plain.filter(|_| !config.cert_file.is_empty() || !config.key_file.is_empty()) {
         warn!("client-url" = %url, "scheme is HTTP or UNIX while key and cert files are present; ignoring key and cert files");
@@ -104,8 +111,21 @@ fn security(config: &Config, url: &Url, credentials: &Credentials) -> Result<Sec
         warn!("client-url" = %url, "{text}");
     }
     let Some(encrypted) = here().find(|url| url.is_tls()) else { return Ok(Security::Plain) };
-    let guard = credentials.guard(config, encrypted)?;
+    let guard = match offer {
+        Offer::Metrics => credentials.metrics_guard(config)?,
+        Offer::All | Offer::Grpc | Offer::Http => credentials.guard(config, encrypted)?,
+    };
     Ok(if plain.is_some() { Security::Either(guard) } else { Security::Tls(guard) })
+}
+
+/// Where clients and scrapers connect, and what for.
+fn client_addresses(config: &Config) -> [(&[Url], Offer); 3] {
+    let apart = !config.listen_client_http_urls.is_empty();
+    [
+        (&config.listen_client_urls, if apart { Offer::Grpc } else { Offer::All }),
+        (&config.listen_client_http_urls, Offer::Http),
+        (&config.listen_metrics_urls, Offer::Metrics),
+    ]
 }
 
 /// A peer address that is ours and answers nobody yet: members that are founded together, and ask each other whether
@@ -277,6 +297,12 @@ pub fn serve(
         keepalive_timeout: config.grpc_keepalive_timeout,
         election_timeout: Duration::from_millis(config.election_timeout),
     };
+    let web = Arc::new(Web {
+        gateway: config.enable_grpc_gateway,
+        cors: config.cors.clone(),
+        host_whitelist: config.host_whitelist.clone(),
+        extensive: config.metrics == "extensive",
+    });
     let (stop, stopped) = watch::channel(false);
     let mut dealt = Vec::new();
     let mut threads = Vec::new();
@@ -284,11 +310,11 @@ pub fn serve(
         let (deal, taken) = mpsc::unbounded_channel();
         dealt.push(deal);
         let door = Arc::new(door(home));
-        let (stopped, runtime) = (stopped.clone(), single_threaded().map_err(failed)?);
+        let (stopped, web, runtime) = (stopped.clone(), web.clone(), single_threaded().map_err(failed)?);
         let thread = std::thread::Builder::new().name(format!("network-{}", home.0));
         let work = move || {
             runtime.spawn(post::deliver(deliveries, door.shared.clone(), door.readers.clone()));
-            runtime.block_on(rpc::serve(taken, door, limits, stopped));
+            runtime.block_on(rpc::serve(taken, door, limits, web, stopped));
         };
         threads.push(thread.spawn(work).map_err(failed)?);
     }
@@ -298,7 +324,7 @@ pub fn serve(
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let dealt: Arc<[_]> = dealt.into();
-        for (address, security, listener) in listeners {
+        for (address, offer, security, listener) in listeners {
             if let Security::Plain | Security::Either(_) = security {
                 info!(address, "serving client traffic insecurely; this is strongly discouraged!");
             }
@@ -307,7 +333,7 @@ pub fn serve(
             }
             let (dealt, stopped) = (dealt.clone(), stopped.clone());
             tokio::spawn(async move {
-                if let Err(e) = rpc::accept(listener, security, connections, &dealt, stopped).await {
+                if let Err(e) = rpc::accept(listener, (offer, security), connections, &dealt, stopped).await {
                     warn!(error = %e, "stopped accepting client connections");
                 }
             });

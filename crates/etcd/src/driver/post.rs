@@ -10,9 +10,12 @@
 use super::Shared;
 use super::Ticket;
 use super::readers::{Job, Readers};
+use rpc::metrics;
 use server::member::Outcome;
 use server::{Request, Who, access, read};
 use std::sync::Arc;
+use std::time::Instant;
+use store::Kind;
 use tokio::sync::{mpsc, oneshot};
 
 /// Deliveries between two looks at sockets and timers: a few µs each, small reads mostly.
@@ -107,7 +110,13 @@ pub fn run(shared: &Shared, readers: &Readers, ticket: Ticket, who: Who, request
     if let Err(e) = access::check_read(&who, &request, &applied) {
         return ticket.answer(Err(e));
     }
-    match read::quick(&applied, &request) {
+    let begun = Instant::now();
+    let quick = read::quick(&applied, &request);
+    if let (Some(outcome), Request::Range(_)) = (&quick, &request) {
+        metrics::RANGES.inc();
+        metrics::RANGE.of(Kind::Range, outcome.is_ok()).observe_seconds(begun.elapsed());
+    }
+    match quick {
         Some(Ok(response)) => ticket.answer(Ok(response)),
         Some(Err(store::Error::Refused(e))) => ticket.answer(Err(e)),
         Some(Err(store::Error::Fatal(text))) => super::core::die(&server::Fatal::new(text)),

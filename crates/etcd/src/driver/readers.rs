@@ -10,13 +10,14 @@ use super::image::Outgoing;
 use super::{Chunks, Image, Shared, Ticket, background, core::die};
 use api::pb::etcdserverpb as pb;
 use crossbeam_channel::{Sender, TrySendError, bounded};
+use rpc::metrics;
 use server::{Request, Response, Who, access, read};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use store::watch::{HistoryJob, HistoryResult};
-use store::{Applied, Error, Pace};
+use store::{Applied, Error, Kind, Pace};
 use tokio::sync::mpsc;
 
 /// Reads that may wait for a thread; beyond it clients are told that there are too many.
@@ -148,13 +149,20 @@ fn send_meanwhile<T>(out: &mpsc::Sender<T>, mut message: T, meanwhile: &mut dyn 
 }
 
 fn work(shared: &Shared, job: Job, courtesy: &Courtesy) {
+    metrics::OPEN_READS.add(1);
+    look(shared, job, courtesy);
+    metrics::OPEN_READS.add(-1);
+}
+
+fn look(shared: &Shared, job: Job, courtesy: &Courtesy) {
     let applied = shared.applied.load_full();
     let pace: Pace<'_> = &|bytes| courtesy.step(bytes);
-    let job = match job {
-        Job::Snapshot { ticket: Ticket::Image(out) } => return snapshot(shared, applied, &out, pace),
-        other => other,
-    };
     match job {
+        Job::Snapshot { ticket: Ticket::Image(out) } => {
+            let begun = Instant::now();
+            snapshot(shared, applied, &out, pace);
+            metrics::BACKEND_SNAPSHOT.observe_seconds(begun.elapsed());
+        }
         Job::Read { ticket: Ticket::Chunks(out), who, request: Request::Range(request) } => {
             range_stream(shared, &applied, &who, request, &out, pace);
         }
@@ -178,7 +186,20 @@ fn work(shared: &Shared, job: Job, courtesy: &Courtesy) {
 
 fn checked(applied: &Applied, who: &Who, request: Request, pace: Pace<'_>) -> Result<Response, Error> {
     access::check_read(who, &request, applied)?;
-    read::run(applied, request, pace)
+    let histograms = |well| match &request {
+        Request::Range(_) => Some(metrics::RANGE.of(Kind::Range, well)),
+        Request::Hash(_) => Some(&metrics::HASH),
+        Request::HashKv(_) => Some(&metrics::HASH_KV),
+        _ => None,
+    };
+    let (well, ill) = (histograms(true), histograms(false));
+    metrics::RANGES.add(u64::from(matches!(request, Request::Range(_))));
+    let begun = Instant::now();
+    let outcome = read::run(applied, request, pace);
+    if let Some(histogram) = if outcome.is_ok() { well } else { ill } {
+        histogram.observe_seconds(begun.elapsed());
+    }
+    outcome
 }
 
 fn range_stream(

@@ -3,13 +3,16 @@
 use super::auth::Auth;
 use super::corruption::{self, Checker};
 use super::courtesy::Calls;
+use super::disk::measured;
 use super::first_election::FirstElection;
+use super::meter::Meter;
 use super::{Clock, Shared, background, core, door::Door, hub, image, join, net, peers, post, readers::Readers, spawn};
 use super::{forward::Forwarder, log::Log, security::Credentials};
 use crate::config::{Config, Url, gates::Gate};
+use ::disk::RealDisk;
 use arc_swap::ArcSwap;
 use crossbeam_channel::bounded;
-use disk::RealDisk;
+use parking_lot::Mutex;
 use rpc::peer::Identity;
 use server::member::{Beginning, BootConfig};
 use server::{Fatal, Member};
@@ -83,6 +86,10 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
         calls: Calls::default(),
         auth: Auth::new(config, clock, timeout)?,
         images: image::Room::in_folder(snap_dir.clone()),
+        standing: Mutex::default(),
+        features: config.feature_gates.all().collect(),
+        quota: config.quota_bytes(),
+        slow_apply: config.warning_apply_duration,
         max_request_bytes,
         progress_interval_ms: millis(config.progress_interval()),
     });
@@ -121,7 +128,7 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
     for remote in remotes.iter().filter(|m| m.id != identity.0) {
         transport.add_remote(remote.id, &remote.peer_urls).map_err(Fatal::new)?;
     }
-    peers.attach(transport, member.applied());
+    peers.attach(transport.clone(), member.applied());
     let mut log = Log::new(log);
     if member.has_peers() {
         log.part(&inbox)?;
@@ -140,6 +147,7 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
         hub: feed,
         checkpointer: jobs,
         clock,
+        meter: Meter::default(),
         first_election: FirstElection::new(config.initial_election_tick_advance, clock.now_ms()),
         hand_over_ms: config.election_timeout,
     };
@@ -150,6 +158,7 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
         streams: streams.clone(),
         readers: readers.clone(),
         shared: shared.clone(),
+        transport: transport.clone(),
         identity,
         home,
     };
@@ -170,7 +179,7 @@ fn boot_config(config: &Config, initial: Result<Beginning, String>, clock: Clock
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(|e| Fatal::new(format!("the system gives no random numbers: {e}")))?;
     Ok(BootConfig {
-        disk: if config.unsafe_no_fsync { RealDisk::without_sync() } else { RealDisk::shared() },
+        disk: measured(if config.unsafe_no_fsync { RealDisk::without_sync() } else { RealDisk::shared() }),
         data_dir,
         wal_dir: config.wal_path(),
         wal: wal::WalOptions::default(),

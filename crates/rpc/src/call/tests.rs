@@ -4,6 +4,7 @@ use super::*;
 use crate::backend::{Pieces, Told, WatchStream};
 use crate::dispatch::Door;
 use crate::methods::Access;
+use crate::plain::Offer;
 use crate::serve::Limits;
 use crate::services::Services;
 use api::pb::etcdserverpb as pb;
@@ -21,7 +22,7 @@ const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 
 /// Counts the bytes of keys, prolongs leases by their number, number 0 after a second, and never answers a put.
-struct Fake {
+pub(crate) struct Fake {
     leader: watch::Sender<bool>,
     renewed: Arc<AtomicUsize>,
 }
@@ -85,11 +86,28 @@ impl Member for Fake {
         self.leader.subscribe()
     }
 
+    fn is_auth_enabled(&self) -> bool {
+        false
+    }
+
     fn is_learner(&self) -> bool {
         false
     }
 
     fn versions(&self) -> (String, String) {
+        Default::default()
+    }
+
+    fn alarms(&self) -> Vec<pb::AlarmMember> {
+        Vec::new()
+    }
+
+    fn probe(&self, serializable: bool) -> Answer {
+        let range = pb::RangeRequest { serializable, ..Default::default() };
+        self.call(Caller::default(), Request::Range(range))
+    }
+
+    fn figures(&self) -> crate::metrics::Figures {
         Default::default()
     }
 
@@ -134,9 +152,9 @@ impl Server {
             election_timeout: Duration::from_secs(1),
         };
         let services = Services(Arc::new(Fake { leader: watch::channel(true).0, renewed: Arc::default() }));
-        let port = Arc::new(Port { services, limits, stop: stopped, open: open.downgrade() });
+        let port = Arc::new(Port { services, limits, web: Arc::default(), stop: stopped, open: open.downgrade() });
         let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        tokio::spawn(builder.serve_connection(TokioIo::new(ours), Door(port.clone())));
+        tokio::spawn(builder.serve_connection(TokioIo::new(ours), Door { port: port.clone(), offer: Offer::All }));
         let (client, connection) = client.handshake(theirs).await.unwrap();
         tokio::spawn(connection);
         Server { client, stop, port, calls, open: Some(open) }

@@ -1,4 +1,4 @@
-//! Counters of the transport, by peer. Exposition (names, labels) is another module's; the names beside the fields are
+//! Counters of the transport, by peer. Exposition (names, labels) is `metrics::figures`'; the names beside the fields are
 //! etcd's (reference/metrics.md). A counter outlives its peer, as Prometheus wants it.
 
 use parking_lot::Mutex;

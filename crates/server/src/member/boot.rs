@@ -353,6 +353,7 @@ fn assemble<T>(boot: BootConfig, layout: &Layout, opened: Opened) -> Result<(Mem
         versions: versions::Versions::default(),
         leads: None,
         stopping: false,
+        tally: Default::default(),
         out: Vec::new(),
         config,
         store,

@@ -108,6 +108,11 @@ impl CheckpointJob {
         }
     }
 
+    /// Whether it writes changes to the page store.
+    pub fn is_commit(&self) -> bool {
+        self.checkpoint.is_some()
+    }
+
     /// Writes the frozen changes, the `.snap` if one is due, and the compacted file if one was asked for, at the pace of
     /// others; or installs a leader's database.
     ///

@@ -79,6 +79,7 @@ impl<T> Member<T> {
         }
         let renewal = self.lessor.renew(lease, self.now_ms);
         if matches!(renewal, Renewal::Renewed { .. }) {
+            self.tally.leases_renewed += 1;
             failpoint::point!("beforeCheckpointInLeaseRenew");
         }
         match renewal {
@@ -169,6 +170,7 @@ impl<T> Member<T> {
             self.leases.next_ms = self.now_ms + EXPIRY_INTERVAL_MS;
             let room = EXPIRY_BATCH.saturating_sub(self.leases.expired.len());
             let expired = self.lessor.expired(self.now_ms, room);
+            self.tally.leases_expired += expired.len() as u64;
             self.leases.expired.extend(expired);
             self.propose_checkpoints();
         }

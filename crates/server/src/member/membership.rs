@@ -212,6 +212,8 @@ impl<T> Member<T> {
     /// A change was applied, or found to be against the rules.
     pub(super) fn settle_conf_change(&mut self, id: u64, outcome: Result<(), api::Error>) {
         let Some(Changing { ticket, what, .. }) = self.membership.waiting.remove(&id) else { return };
+        let promoted = outcome.is_ok() && matches!(what, Change::Promote) && self.leads.is_some();
+        self.tally.promoted += u64::from(promoted);
         let result = outcome.map(|()| self.changed(what));
         self.reply(ticket, result);
     }

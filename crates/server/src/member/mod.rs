@@ -11,6 +11,7 @@
 mod admit;
 mod boot;
 mod checkpoint;
+mod figures;
 mod force;
 mod install;
 mod leases;
@@ -23,6 +24,7 @@ mod versions;
 
 pub use boot::{Beginning, BootConfig, Founder};
 pub use checkpoint::{CheckpointDone, CheckpointJob, JobKind};
+pub use figures::{Figures, Tally};
 pub use install::{RELEASE_DELAY_MS, RELEASE_ENTRIES, image_name};
 pub use pending::Outcome;
 
@@ -179,6 +181,7 @@ pub struct Member<T> {
     /// The term in which this member leads, as far as it has taken notice.
     leads: Option<u64>,
     stopping: bool,
+    tally: Tally,
     out: Vec<Output<T>>,
 }
 
@@ -314,6 +317,7 @@ impl<T> Member<T> {
             self.leases.revoke_done();
         }
         if let Some(ticket) = waiter.ticket() {
+            self.tally.proposals_failed += 1;
             self.reply(ticket, Err(e));
         }
     }
@@ -331,6 +335,7 @@ impl<T> Member<T> {
         for queue in asked.chain(confirmed).chain(std::iter::once(&mut self.reads_waiting)) {
             late.extend(queue.extract_if(.., |r| r.deadline_ms <= now));
         }
+        self.tally.reads_failed += late.len() as u64;
         for reading in late {
             self.reply(reading.ticket, Err(api::Error::Timeout));
         }

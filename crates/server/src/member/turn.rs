@@ -151,6 +151,7 @@ impl<T> Member<T> {
     pub(super) fn tick_reads(&mut self) {
         let late = self.now_ms.saturating_sub(READ_INDEX_RETRY_MS);
         while let Some(asked) = self.reads_asked.pop_front_if(|asked| asked.asked_ms <= late) {
+            self.tally.reads_asked_again += 1;
             self.reads_waiting.extend(asked.reads);
         }
     }

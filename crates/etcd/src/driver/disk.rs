@@ -1,0 +1,174 @@
+//! The operating system's disk, with a stopwatch: metrics know files by their names.
+
+use ::disk::{Disk, File, LockKind, Metadata, OpenOptions, SharedDisk};
+use rpc::metrics::{self, Histogram};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A disk whose writes and syncs are measured.
+#[derive(Debug)]
+struct Measured(SharedDisk);
+
+/// `disk`, measured.
+pub fn measured(disk: SharedDisk) -> SharedDisk {
+    Arc::new(Measured(disk))
+}
+
+/// What a file is to the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Log,
+    Snapshot,
+    /// A database that another member sent.
+    Image,
+    PageStore,
+    Other,
+}
+
+impl Part {
+    fn of(path: &Path) -> Part {
+        let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        match name.as_ref() {
+            "db" => Part::PageStore,
+            // Segments that are not named yet are prepared beside the log.
+            name if name.ends_with(".wal") || name.ends_with(".tmp") => Part::Log,
+            name if name.contains(".snap.db") => Part::Image,
+            name if name.contains(".snap") => Part::Snapshot,
+            _ => Part::Other,
+        }
+    }
+
+    fn syncs(self) -> Option<&'static Histogram> {
+        match self {
+            Part::Log => Some(&metrics::WAL_FSYNC),
+            Part::Snapshot => Some(&metrics::SNAP_FSYNC),
+            Part::Image => Some(&metrics::SNAP_DB_FSYNC),
+            Part::PageStore => Some(&metrics::COMMIT_WRITE),
+            Part::Other => None,
+        }
+    }
+}
+
+struct MeasuredFile {
+    file: Box<dyn File>,
+    part: Part,
+}
+
+fn timed<T>(histogram: Option<&Histogram>, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let begun = Instant::now();
+    let outcome = work();
+    if let Some(histogram) = histogram {
+        histogram.observe_seconds(begun.elapsed());
+    }
+    outcome
+}
+
+impl Disk for Measured {
+    fn open(&self, path: &Path, options: OpenOptions) -> io::Result<Box<dyn File>> {
+        let file = self.0.open(path, options)?;
+        Ok(Box::new(MeasuredFile { file, part: Part::of(path) }))
+    }
+
+    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        self.0.metadata(path)
+    }
+
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.0.read_dir(path)
+    }
+
+    fn create_dir_all(&self, path: &Path, mode: u32) -> io::Result<()> {
+        self.0.create_dir_all(path, mode)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.0.remove_file(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.0.remove_dir_all(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.0.sync_dir(path)
+    }
+
+    fn available(&self, path: &Path) -> io::Result<u64> {
+        self.0.available(path)
+    }
+}
+
+impl File for MeasuredFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buf, offset)
+    }
+
+    fn read_at_once(&self, buf: &mut [u8], offset: u64) -> io::Result<bool> {
+        self.file.read_at_once(buf, offset)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        if self.part != Part::Log {
+            return self.file.write_at(buf, offset);
+        }
+        metrics::WAL_WRITE_BYTES.add(i64::try_from(buf.len()).unwrap_or(i64::MAX));
+        timed(Some(&metrics::WAL_WRITE), || self.file.write_at(buf, offset))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        timed(self.part.syncs(), || self.file.sync_data())
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        timed(self.part.syncs(), || self.file.sync_all())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.file.allocate(len)
+    }
+
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.file.punch_hole(offset, len)
+    }
+
+    fn try_lock(&self, kind: LockKind) -> io::Result<bool> {
+        self.file.try_lock(kind)
+    }
+
+    fn unlock(&self, kind: LockKind) -> io::Result<()> {
+        self.file.unlock(kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_known_by_their_names() {
+        for (name, part) in [
+            ("member/wal/0000000000000000-0000000000000000.wal", Part::Log),
+            ("member/wal/0.tmp", Part::Log),
+            ("member/snap/0000000000000002-0000000000000011.snap", Part::Snapshot),
+            ("member/snap/0000000000000011.snap.db", Part::Image),
+            ("member/snap/db", Part::PageStore),
+            ("elsewhere", Part::Other),
+        ] {
+            assert_eq!(Part::of(Path::new(name)), part, "{name}");
+        }
+    }
+}
