@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 use x509_cert::Certificate;
 use x509_cert::crl::CertificateList;
-use x509_cert::der::{Decode as _, Encode as _};
 use x509_cert::der::asn1::ObjectIdentifier;
+use x509_cert::der::{Decode as _, Encode as _};
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
