@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::backend::{Pieces, Told, WatchStream};
-use crate::dispatch::Door;
+use crate::dispatch::{Door, Visitor};
 use crate::methods::Access;
 use crate::plain::Offer;
 use crate::serve::Limits;
@@ -154,7 +154,8 @@ impl Server {
         let services = Services(Arc::new(Fake { leader: watch::channel(true).0, renewed: Arc::default() }));
         let port = Arc::new(Port { services, limits, web: Arc::default(), stop: stopped, open: open.downgrade() });
         let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        tokio::spawn(builder.serve_connection(TokioIo::new(ours), Door { port: port.clone(), offer: Offer::All }));
+        let door = Door { port: port.clone(), offer: Offer::All, visitor: Visitor::default() };
+        tokio::spawn(builder.serve_connection(TokioIo::new(ours), door));
         let (client, connection) = client.handshake(theirs).await.unwrap();
         tokio::spawn(connection);
         Server { client, stop, port, calls, open: Some(open) }
