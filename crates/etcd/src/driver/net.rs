@@ -272,7 +272,12 @@ pub fn serve(
         let mut terminate = signal(SignalKind::terminate())?;
         let dealt: Arc<[_]> = dealt.into();
         for (address, offer, listener) in listeners {
-            info!(address, "serving client traffic insecurely; this is strongly discouraged!");
+            match offer {
+                Offer::Metrics => info!(address, "serving metrics"),
+                Offer::All | Offer::Grpc | Offer::Http => {
+                    info!(address, "serving client traffic insecurely; this is strongly discouraged!");
+                }
+            }
             let (dealt, stopped) = (dealt.clone(), stopped.clone());
             tokio::spawn(async move {
                 if let Err(e) = rpc::accept(listener, offer, connections, &dealt, stopped).await {
