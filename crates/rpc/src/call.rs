@@ -25,7 +25,6 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 use store::Kind as Kinds;
 use tonic::{Code, Status};
 
@@ -53,8 +52,8 @@ pub(crate) struct Working<M: Member> {
     pub end: Option<End>,
     pub open: Option<Open>,
     pub counted: Option<Counted>,
-    /// What the member was asked, and when.
-    pub asked: Option<(Kinds, Instant)>,
+    /// What the member was asked.
+    pub asked: Option<Kinds>,
     pub messages: Messages,
     pub step: Step,
 }
@@ -123,17 +122,17 @@ fn taken(response: &mut Option<Response<Body>>) -> Response<Body> {
 
 impl<M: Member> Working<M> {
     fn count(&mut self, outcome: &Result<Body, Status>) {
-        if let Some((kind, begun)) = self.asked {
+        // A stream's body counts for itself.
+        let Some(counted) = &mut self.counted else { return };
+        if let Some(kind) = self.asked {
             // As etcd: what the store refused was answered all the same.
             let lost = |why: &Status| {
                 matches!(why.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Internal)
             };
             let read = matches!(kind, Kinds::Range | Kinds::ReadonlyTxn);
             let well = outcome.as_ref().err().is_none_or(|why| !read && !lost(why));
-            metrics::REQUEST.of(kind, well).observe_seconds(begun.elapsed());
+            metrics::REQUEST.of(kind, well).observe_seconds(counted.begun.elapsed());
         }
-        // A stream's body counts for itself.
-        let Some(counted) = &mut self.counted else { return };
         if let Ok(body) = outcome {
             counted.sent(1, body.message_bytes());
         }
@@ -189,7 +188,7 @@ impl<M: Member> Working<M> {
         self.step = match &self.method.kind {
             Kind::Asked(asked) => {
                 let request = (asked.decode)(message).map_err(|e| malformed(&e))?;
-                self.asked = kind_of(&request).map(|kind| (kind, Instant::now()));
+                self.asked = kind_of(&request);
                 Step::Asked(services.0.call(caller, request))
             }
             Kind::Served(serve) => {

@@ -36,7 +36,7 @@ pub(crate) struct Messages<B = Requests> {
     /// The request's `grpc-encoding` is gzip.
     gzip: bool,
     /// Counts what comes.
-    meter: Option<&'static Meter>,
+    meter: Option<Meter>,
 }
 
 /// What has come and is no message yet.
@@ -52,7 +52,7 @@ impl<B> Messages<B> {
     }
 
     /// The same, counted.
-    pub fn counted_by(self, meter: Option<&'static Meter>) -> Messages<B> {
+    pub fn counted_by(self, meter: Option<Meter>) -> Messages<B> {
         Messages { meter, ..self }
     }
 }

@@ -276,6 +276,16 @@ pub fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(NETWORK_THREADS_MAX)
 }
 
+/// How clients are served at an address, in etcd's words.
+fn tell_of(address: &str, security: &Security) {
+    if let Security::Plain | Security::Either(_) = security {
+        info!(address, "serving client traffic insecurely; this is strongly discouraged!");
+    }
+    if let Security::Tls(_) | Security::Either(_) = security {
+        info!(address, "serving client traffic securely");
+    }
+}
+
 /// Serves clients until SIGINT or SIGTERM, with a thread and a door for each of `post`; answers the signal's number once open calls
 /// have ended.
 ///
@@ -325,11 +335,10 @@ pub fn serve(
         let mut terminate = signal(SignalKind::terminate())?;
         let dealt: Arc<[_]> = dealt.into();
         for (address, offer, security, listener) in listeners {
-            if let Security::Plain | Security::Either(_) = security {
-                info!(address, "serving client traffic insecurely; this is strongly discouraged!");
-            }
-            if let Security::Tls(_) | Security::Either(_) = security {
-                info!(address, "serving client traffic securely");
+            if offer == Offer::Metrics {
+                info!(address, "serving metrics");
+            } else {
+                tell_of(&address, &security);
             }
             let (dealt, stopped) = (dealt.clone(), stopped.clone());
             tokio::spawn(async move {

@@ -11,7 +11,7 @@ const MESSAGE: HealthCheckResponse = HealthCheckResponse { status: 300 };
 const GOLDEN: &[u8] = b"\0\0\0\0\x03\x08\xac\x02";
 
 fn terms(gzip: bool, end: End) -> Terms {
-    Terms { gzip, end, open: mpsc::channel(1).0 }
+    Terms { gzip, end, open: mpsc::channel(1).0, counted: None }
 }
 
 fn never() -> End {

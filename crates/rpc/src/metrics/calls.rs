@@ -1,9 +1,10 @@
-//! `grpc_server_*`, by go-grpc-middleware's names: every method has its counters from the start, and a call holds a
-//! handle to its method's. A call costs four additions, and two for its bytes; its latency is measured only with
+//! `grpc_server_*`, by go-grpc-middleware's names: every method has its counters from the start. A call costs four
+//! additions to its thread's own counters, and two for its bytes; its latency is measured only with
 //! `--metrics=extensive`.
 
+use super::Families;
 use super::instrument::{Bounds, Counter, Histogram, OTHERS, SETS_MAX, counted, observed};
-use super::{Families, GRPC_RECEIVED_BYTES, GRPC_SENT_BYTES};
+use super::shards::{self, CODES, METHODS, OfMethod, Own};
 use prometheus::proto::MetricType;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,7 @@ use std::time::Instant;
 use tonic::Code;
 
 /// etcd's codes by number.
-const CODES: [&str; 17] = [
+const CODE_NAMES: [&str; CODES] = [
     "OK",
     "Canceled",
     "Unknown",
@@ -66,52 +67,50 @@ pub(crate) fn measure_latencies() {
     EXTENSIVE.store(true, Ordering::Relaxed);
 }
 
-/// One method's counters.
+/// What a method is called.
 #[derive(Debug)]
-pub(crate) struct Meter {
+struct Name {
     service: &'static str,
     method: &'static str,
     kind: &'static str,
-    started: Counter,
-    handled: [Counter; CODES.len()],
-    received: Counter,
-    sent: Counter,
-    latency: Histogram,
 }
 
+impl Name {
+    /// Lock and Election register late in Go: they appear with their first call.
+    fn is_late(&self) -> bool {
+        self.service.starts_with("v3")
+    }
+
+    fn labels(&self) -> [(&'static str, &'static str); 3] {
+        [("grpc_type", self.kind), ("grpc_service", self.service), ("grpc_method", self.method)]
+    }
+}
+
+static LATENCY: [Histogram; METHODS] = [const { Histogram::new(Bounds::Listed(LATENCIES)) }; METHODS];
+
+/// A method's counters, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Meter(u8);
+
 impl Meter {
-    const fn new(service: &'static str, method: &'static str, kind: &'static str) -> Meter {
-        Meter {
-            service,
-            method,
-            kind,
-            started: Counter::new(),
-            handled: [const { Counter::new() }; CODES.len()],
-            received: Counter::new(),
-            sent: Counter::new(),
-            latency: Histogram::new(Bounds::Listed(LATENCIES)),
-        }
+    fn number(self) -> usize {
+        usize::from(self.0)
     }
 
     /// A message of so many bytes came.
-    pub fn received(&self, bytes: usize) {
-        self.received.inc();
-        GRPC_RECEIVED_BYTES.add(bytes as u64);
-    }
-
-    /// Lock and Election register late in Go: they appear with their first call.
-    fn is_shown(&self) -> bool {
-        !self.service.starts_with("v3") || self.started.read() > 0
+    pub fn received(self, bytes: usize) {
+        shards::here(|shard| {
+            shard.methods[self.number()].received.add(1);
+            shard.received_bytes.add(bytes as u64);
+        });
     }
 }
 
-/// Methods of all services.
-const METHODS: usize = 52;
-
-/// A service's methods in the order of the table of `methods`: its number there plus the method's is the meter's.
+/// The methods of all services in the order of the table of `methods`.
 macro_rules! meters {
     ($( in $service:literal: $( $method:literal $kind:literal, )* )*) => {
-        static METERS: [Meter; METHODS] = [$( $( Meter::new($service, $method, $kind), )* )*];
+        static NAMES: [Name; METHODS] =
+            [$( $( Name { service: $service, method: $method, kind: $kind }, )* )*];
     };
 }
 
@@ -145,34 +144,35 @@ meters! {
 /// before.
 #[derive(Debug)]
 pub(crate) struct Counted {
-    meter: &'static Meter,
-    begun: Option<Instant>,
+    meter: Meter,
+    pub begun: Instant,
     ended: bool,
 }
 
 impl Counted {
     /// The method with this number in the table of methods.
     pub fn begin(number: usize) -> Option<Counted> {
-        let meter = METERS.get(number)?;
-        meter.started.inc();
-        let begun = EXTENSIVE.load(Ordering::Relaxed).then(Instant::now);
-        Some(Counted { meter, begun, ended: false })
+        let meter = u8::try_from(number).ok().filter(|_| number < METHODS).map(Meter)?;
+        shards::here(|shard| shard.methods[number].started.add(1));
+        Some(Counted { meter, begun: Instant::now(), ended: false })
     }
 
-    pub fn meter(&self) -> &'static Meter {
+    pub fn meter(&self) -> Meter {
         self.meter
     }
 
     pub fn sent(&self, messages: u64, bytes: u64) {
-        self.meter.sent.add(messages);
-        GRPC_SENT_BYTES.add(bytes);
+        shards::here(|shard| {
+            shard.methods[self.meter.number()].sent.add(messages);
+            shard.sent_bytes.add(bytes);
+        });
     }
 
     pub fn end(&mut self, code: Code) {
         if !std::mem::replace(&mut self.ended, true) {
-            self.meter.handled[code as usize].inc();
-            if let Some(begun) = self.begun {
-                self.meter.latency.observe_seconds(begun.elapsed());
+            shards::here(|shard| shard.methods[self.meter.number()].handled[code as usize].add(1));
+            if EXTENSIVE.load(Ordering::Relaxed) {
+                LATENCY[self.meter.number()].observe_seconds(self.begun.elapsed());
             }
         }
     }
@@ -185,34 +185,39 @@ impl Drop for Counted {
 }
 
 /// Name, help, and the counter of a method.
-type Row = (&'static str, &'static str, fn(&Meter) -> &Counter);
+type Row = (&'static str, &'static str, fn(&OfMethod) -> &Own);
 
 pub(super) fn gather(families: &mut Families, extensive: bool) {
     gather_versions(families);
-    let shown = || METERS.iter().filter(|meter| meter.is_shown());
-    let labels = |meter: &'static Meter| {
-        [("grpc_type", meter.kind), ("grpc_service", meter.service), ("grpc_method", meter.method)]
-    };
+    let bytes = shards::sum(|shard| &shard.sent_bytes) as f64;
+    families.counter("etcd_network_client_grpc_sent_bytes_total", "Bytes of messages to clients.", bytes);
+    let bytes = shards::sum(|shard| &shard.received_bytes) as f64;
+    families.counter("etcd_network_client_grpc_received_bytes_total", "Bytes of messages from clients.", bytes);
+    let of = |number: usize, counter: fn(&OfMethod) -> &Own| shards::sum(|shard| counter(&shard.methods[number]));
+    let called = |number: usize| of(number, |method| &method.started) > 0;
+    let shown: Vec<_> = NAMES.iter().enumerate().filter(|(n, name)| !name.is_late() || called(*n)).collect();
     let simple: [Row; 3] = [
-        ("grpc_server_started_total", "Calls begun.", |meter| &meter.started),
-        ("grpc_server_msg_received_total", "Messages received.", |meter| &meter.received),
-        ("grpc_server_msg_sent_total", "Messages sent.", |meter| &meter.sent),
+        ("grpc_server_started_total", "Calls begun.", |method| &method.started),
+        ("grpc_server_msg_received_total", "Messages received.", |method| &method.received),
+        ("grpc_server_msg_sent_total", "Messages sent.", |method| &method.sent),
     ];
     for (name, help, counter) in simple {
-        let metrics = shown().map(|meter| counted(&labels(meter), counter(meter).read() as f64));
+        let metrics = shown.iter().map(|(n, method)| counted(&method.labels(), of(*n, counter) as f64));
         families.add(name, help, MetricType::COUNTER, metrics.collect());
     }
-    let handled = shown().flat_map(|meter| {
-        let early = !meter.service.starts_with("v3");
-        let codes = CODES.iter().zip(&meter.handled).filter(move |(_, count)| early || count.read() > 0);
-        codes.map(move |(code, count)| {
-            let [kind, service, method] = labels(meter);
-            counted(&[kind, service, method, ("grpc_code", *code)], count.read() as f64)
-        })
-    });
-    families.add("grpc_server_handled_total", "Calls ended.", MetricType::COUNTER, handled.collect());
+    let mut handled = Vec::new();
+    for (n, method) in &shown {
+        for (code, shown) in CODE_NAMES.iter().enumerate() {
+            let count = shards::sum(|shard| &shard.methods[*n].handled[code]);
+            if count > 0 || !method.is_late() {
+                let [kind, service, name] = method.labels();
+                handled.push(counted(&[kind, service, name, ("grpc_code", *shown)], count as f64));
+            }
+        }
+    }
+    families.add("grpc_server_handled_total", "Calls ended.", MetricType::COUNTER, handled);
     if extensive {
-        let latencies = shown().map(|meter| observed(&labels(meter), meter.latency.proto()));
+        let latencies = shown.iter().map(|(n, method)| observed(&method.labels(), LATENCY[*n].proto()));
         let help = "Seconds that calls took.";
         families.add("grpc_server_handling_seconds", help, MetricType::HISTOGRAM, latencies.collect());
     }
@@ -221,11 +226,11 @@ pub(super) fn gather(families: &mut Families, extensive: bool) {
 /// `service/method` by number, to be compared with the table of methods.
 #[cfg(test)]
 pub(crate) fn names() -> Vec<String> {
-    METERS.iter().map(|meter| format!("/{}/{}", meter.service, meter.method)).collect()
+    NAMES.iter().map(|name| format!("/{}/{}", name.service, name.method)).collect()
 }
 
 /// The kind of the method with this number.
 #[cfg(test)]
 pub(crate) fn kind(number: usize) -> &'static str {
-    METERS[number].kind
+    NAMES[number].kind
 }

@@ -139,8 +139,9 @@ fn peers(families: &mut Families, of: &Figures) {
     let rows = LINKS.iter().map(|row| (row, true, "Remote"));
     let rows = rows.chain(TO.iter().map(|row| (row, false, "To"))).chain(FROM.iter().map(|row| (row, false, "From")));
     for ((name, kind, figure), both, end) in rows {
-        // As in Go, one appears with the first that it counts.
-        let metrics = of.peers.iter().filter(|peer| figure(peer) > 0).map(|peer| {
+        // As in Go, one appears with the first that it counts; a level stays when it is 0 again.
+        let seen = |peer: &&PeerMetrics| figure(peer) > 0 || *kind == MetricType::GAUGE && was_above(name, peer);
+        let metrics = of.peers.iter().filter(seen).map(|peer| {
             let id = format!("{:x}", peer.id);
             let labels = [("Local", local.as_str()), (end, id.as_str())];
             let labels = if both { &labels[..] } else { &labels[1..] };
@@ -158,6 +159,15 @@ fn peers(families: &mut Families, of: &Figures) {
         let seen = of.peers.iter().filter(|peer| time(peer).counts.iter().any(|count| *count > 0));
         let metrics = seen.map(|peer| distributed(end, peer.id, time(peer)));
         families.add(name, "Of the network between members.", MetricType::HISTOGRAM, metrics.collect());
+    }
+}
+
+/// Whether a level that is 0 was higher before: something has ended.
+fn was_above(name: &str, of: &PeerMetrics) -> bool {
+    match name {
+        "etcd_network_active_peers" => of.disconnected > 0,
+        "etcd_network_snapshot_send_inflights_total" => of.snapshot_sent + of.snapshot_send_failures > 0,
+        _ => of.snapshot_received + of.snapshot_receive_failures > 0,
     }
 }
 

@@ -9,6 +9,7 @@ mod figures;
 mod go;
 mod instrument;
 mod process;
+mod shards;
 mod table;
 mod variables;
 

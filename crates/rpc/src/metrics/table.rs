@@ -53,8 +53,6 @@ table! {
     DEFRAG_INFLIGHT: Gauge = Gauge::new(), "etcd_disk_defrag_inflight", "1 while the page store is defragmented.";
     BACKEND_SNAPSHOT: Histogram = Histogram::exponential(0.01, 2.0, 17), "etcd_disk_backend_snapshot_duration_seconds", "Streaming the database.";
 
-    GRPC_SENT_BYTES: Counter = Counter::new(), "etcd_network_client_grpc_sent_bytes_total", "Bytes of messages to clients.";
-    GRPC_RECEIVED_BYTES: Counter = Counter::new(), "etcd_network_client_grpc_received_bytes_total", "Bytes of messages from clients.";
     STREAM_FAILURES: Labelled<Counter> = Labelled::new(&["Type", "API"]), "etcd_network_server_stream_failures_total", "Streams that failed, but not by their clients' wish.";
 
     WATCH_SEND: Histogram = from_1ms(), "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds", "Handing events to a stream.";
