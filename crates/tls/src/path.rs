@@ -86,12 +86,17 @@ impl<'a> Link<'a> {
         Ok(())
     }
 
-    /// Whether every extension that must be understood is.
+    /// Whether every extension that must be understood is, and those that are looked at can be read: what can't be would
+    /// otherwise pass for absent, and a purpose that is absent is any.
     fn is_understood(&self) -> bool {
+        let tbs = self.parsed.tbs_certificate();
+        let readable = tbs.get_extension::<BasicConstraints>().is_ok()
+            && tbs.get_extension::<ExtendedKeyUsage>().is_ok()
+            && tbs.get_extension::<KeyUsage>().is_ok();
         let extensions = self.parsed.tbs_certificate().extensions().map_or(&[][..], Vec::as_slice);
         let strange =
             |id: &ObjectIdentifier, critical: bool| *id == NAME_CONSTRAINTS || (critical && !KNOWN.contains(id));
-        !extensions.iter().any(|e| strange(&e.extn_id, e.critical))
+        readable && !extensions.iter().any(|e| strange(&e.extn_id, e.critical))
     }
 
     /// Whether it may sign others with so many between it and the leaf.
