@@ -15,6 +15,9 @@ use std::path::Path;
 /// Bytes read at a time.
 const CHUNK: u64 = 256 << 10;
 
+/// Takes a piece, and where it lies.
+type Taker<'a> = &'a mut dyn FnMut(&[u8], u64) -> Result<(), Error>;
+
 /// A database image that is read piece by piece.
 pub struct Image {
     source: Source,
@@ -110,11 +113,7 @@ impl Image {
     ///
     /// # Errors
     /// The first one.
-    pub(crate) fn for_each_piece(
-        &self,
-        from: u64,
-        f: &mut dyn FnMut(&[u8], u64) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    pub(crate) fn for_each_piece(&self, from: u64, f: Taker<'_>) -> Result<(), Error> {
         let mut at = from;
         while at < self.len {
             let mut piece = vec![0; CHUNK.min(self.len - at) as usize];

@@ -243,7 +243,7 @@ pub const CERTIFICATES: Target = Target {
         vec![
             include_bytes!("../../corpus/certificate.der").to_vec(),
             include_bytes!("../../corpus/revoked.der").to_vec(),
-            b"-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n".to_vec(),
+            include_bytes!("../../corpus/revoked.pem").to_vec(),
         ]
     },
     run: |input| {
