@@ -34,7 +34,7 @@ pub async fn check_address(names: &Names, remote: IpAddr, names_of: &NamesOf) ->
 }
 
 fn strange(names: &Names, remote: IpAddr, why: &str) -> String {
-    let remote = go::quote(&remote.to_string());
+    let remote = go::quote(remote.to_string());
     format!("tls: {remote} does not match any of DNSNames {}{why}", go::quote_all(&names.dns))
 }
 

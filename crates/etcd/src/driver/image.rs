@@ -51,7 +51,7 @@ impl Outgoing {
     }
 
     /// Bytes of the whole image.
-    pub fn len(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         self.image.len()
     }
 
@@ -113,7 +113,7 @@ impl ForPeer {
 
 impl rpc::peer::Image for ForPeer {
     fn len(&self) -> u64 {
-        self.image.lock().len()
+        self.image.lock().size()
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {

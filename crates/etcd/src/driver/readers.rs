@@ -253,7 +253,7 @@ fn snapshot(shared: &Shared, applied: Arc<Applied>, out: &Image, pace: Pace<'_>)
     let version = applied.storage_version().unwrap_or_default().to_owned();
     // The rest of it would be kept as long as the client takes.
     drop(applied);
-    let total = image.len();
+    let total = image.size();
     let mut digest = Sha256::new();
     let mut sent = 0;
     let mut buffer = vec![0; SNAPSHOT_CHUNK];
