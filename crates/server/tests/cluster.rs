@@ -572,7 +572,9 @@ fn a_follower_too_far_behind_gets_the_leaders_database() {
         assert!(world.snapshots > 0, "the log still has what it needs");
         assert!(!world.node(late).jobs.is_empty(), "the database is a job, and everything else goes on");
         if killed != Some("before it is in place") {
+            let puts = world.node(late).member.figures().counts.puts;
             world.run_jobs();
+            assert!(puts > 0 && world.node(late).member.figures().counts.puts >= puts, "metrics never go back");
         }
         if killed.is_some() {
             world.restart(late);

@@ -1,4 +1,4 @@
-//! What the store did since it was opened, as plain numbers: whoever shows metrics takes them from here, and nothing that
+//! What the store did since the process started, as plain numbers: whoever shows metrics takes them from here, and nothing that
 //! is done depends on them.
 
 use api::pb::etcdserverpb::InternalRaftRequest;

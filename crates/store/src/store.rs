@@ -380,6 +380,11 @@ impl Store {
         &self.counts
     }
 
+    /// Goes on counting where another store left off: this one takes its place, and what is shown never goes back.
+    pub fn count_on(&mut self, from: &Counts) {
+        self.counts = from.clone();
+    }
+
     // ---- compaction ------------------------------------------------------------------------------------------
 
     /// Whether a compaction is under way.

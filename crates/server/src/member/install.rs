@@ -170,6 +170,7 @@ impl<T> Member<T> {
         let Installed { mut store, metadata } = done;
         store.set_identity(self.cluster_id, self.member_id);
         store.set_capture_prev(self.store.captures_prev());
+        store.count_on(self.store.counts());
         self.store = store;
         self.follow_installed(&metadata);
         self.settle_installed();
