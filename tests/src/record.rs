@@ -7,14 +7,16 @@
 
 use std::fmt::{Debug, Display, Write};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message;
 use tonic::Status;
 
+use crate::ask;
 use crate::process::{Launch, Server};
 use crate::temp::TempDir;
-use crate::wire::{Stream, Wire};
+use crate::wire::{PATIENCE, Stream, Wire};
 use api::pb::etcdserverpb as pb;
 
 /// Fields whose numbers are not compared, only whether they are zero.
@@ -55,6 +57,22 @@ impl Side {
             side.name_id(header.cluster_id, "CLUSTER");
         }
         side
+    }
+
+    /// Waits until the server has brought its files' version up to its own: Go's does so seconds after its start.
+    ///
+    /// # Panics
+    /// If it never does.
+    pub async fn until_versions_settle(&self) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let status: Result<pb::StatusResponse, Status> = self.wire.unary(ask::STATUS, &pb::StatusRequest {}).await;
+            match status {
+                Ok(status) if status.storage_version == "3.7.0" => return,
+                other => assert!(Instant::now() < end, "its files stay what they were: {other:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// From now on the decimal and hexadecimal forms of `id` are written as `name`. Small ids stay.
