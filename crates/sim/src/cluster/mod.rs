@@ -108,10 +108,10 @@ impl Totals {
 
 impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "{:<28} {:>14} {:>12}", "what", "in all", "% of seeds")?;
+        writeln!(f, "{:<44} {:>14} {:>12}", "what", "in all", "% of seeds")?;
         for (name, (sum, seeds)) in &self.figures {
             let share = *seeds as f64 * 100.0 / self.seeds as f64;
-            writeln!(f, "{name:<28} {sum:>14} {share:>12.1}")?;
+            writeln!(f, "{name:<44} {sum:>14} {share:>12.1}")?;
         }
         Ok(())
     }
@@ -138,16 +138,16 @@ impl Report {
             ("checkpoints", self.checkpoints),
             ("databases sent", self.images),
             ("databases installed", self.installed),
-            ("… cut by a crash", self.cut_installing),
-            ("… after a defragmentation", self.installed_after_defragmenting),
-            ("… one after another", self.installed_in_a_row),
+            ("databases installed, cut by a crash", self.cut_installing),
+            ("databases installed, after a defragmentation", self.installed_after_defragmenting),
+            ("databases installed, one after another", self.installed_in_a_row),
             ("defragmentations", self.defragmented),
-            ("… cut by a crash ", self.cut_defragmenting),
+            ("defragmentations, cut by a crash", self.cut_defragmenting),
             ("user's snapshots", self.user_images),
-            ("… moved to a copy", self.moved_images),
+            ("user's snapshots, moved to a copy", self.moved_images),
             ("failed transactions", self.failed_txns),
             ("compactions", self.compactions),
-            ("… at a deletion", self.compacted_deletes),
+            ("compactions, at a deletion", self.compacted_deletes),
             ("alarms raised", self.alarms),
             ("leaders", self.leaders),
             ("leaders paused", self.paused_leaders),
