@@ -537,6 +537,44 @@ fn leadership_moves_to_the_voter_that_was_named() {
     world.put(leader, "k");
 }
 
+#[test]
+fn what_is_proposed_while_leadership_moves_reaches_the_next_leader() {
+    let mut world = World::new(&[1, 2, 3]);
+    let leader = world.leader();
+    let [next, third] = match leader {
+        1 => [2, 3],
+        2 => [3, 1],
+        _ => [1, 2],
+    };
+    let now = world.now_ms;
+    let to_next = Request::MoveLeader(pb::MoveLeaderRequest { target_id: next });
+    // All of it before anybody hears of the move; two of the proposals go to who leads no longer.
+    world.node(leader).member.call(now, 101, to_next);
+    for (ticket, id) in [(102, leader), (103, next), (104, third)] {
+        world.node(id).member.call(now, ticket, put(&format!("through{id}")));
+    }
+    world.settle();
+    world.pass(300);
+    assert!((101..=104).all(|ticket| matches!(world.answers.get(&ticket), Some(Ok(_)))), "{:?}", world.answers);
+    assert!(world.nodes.values().all(|node| node.member.leader() == next));
+}
+
+#[test]
+fn what_is_proposed_while_leadership_does_not_move_is_the_old_leaders() {
+    let mut world = World::new(&[1, 2, 3]);
+    let leader = world.leader();
+    let [next, third] = if leader == 1 { [2, 3] } else { [1, if leader == 2 { 3 } else { 2 }] };
+    // Whom it goes to can't be reached, until the attempt is given up.
+    world.cut.insert(next);
+    let waiting = world.ask(leader, Request::MoveLeader(pb::MoveLeaderRequest { target_id: next }));
+    let puts = [world.ask(leader, put("own")), world.ask(third, put("third's"))];
+    assert!(puts.iter().all(|ticket| !world.answers.contains_key(ticket)), "{:?}", world.answers);
+    world.pass(2 * TICK_MS * ELECTION_TICKS);
+    assert!(puts.iter().all(|ticket| matches!(world.answers.get(ticket), Some(Ok(_)))), "{:?}", world.answers);
+    assert_eq!(world.node(leader).member.leader(), leader);
+    assert!(!matches!(world.answers.get(&waiting), Some(Ok(_))));
+}
+
 /// The transport's part: the image under the name that the member looks for.
 fn receive(disk: &SimDisk, message: &Message, applied: &store::Applied) {
     let index = message.snapshot.as_ref().unwrap().metadata.index;

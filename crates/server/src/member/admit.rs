@@ -223,7 +223,7 @@ impl<T> Member<T> {
         if data.len() > self.config.max_request_bytes {
             return Err((ticket, api::Error::RequestTooLarge));
         }
-        self.submit(id, data, wrap(ticket));
+        self.submit(id, data, wrap(ticket), self.is_between_leaders());
         Ok(())
     }
 
@@ -244,7 +244,7 @@ impl<T> Member<T> {
         fill: impl FnOnce(&mut pb::InternalRaftRequest),
     ) {
         let (id, data) = self.encode(claim, fill);
-        self.submit(id, data, waiter);
+        self.submit(id, data, waiter, self.raft.leader() == 0);
     }
 
     fn encode(&mut self, claim: Claim, fill: impl FnOnce(&mut pb::InternalRaftRequest)) -> (u64, Bytes) {
@@ -257,17 +257,16 @@ impl<T> Member<T> {
         (id, request.encode_to_vec().into())
     }
 
-    fn submit(&mut self, id: u64, data: Bytes, waiter: Waiter<T>) {
+    /// Proposes, or holds a proposal that would be dropped now.
+    fn submit(&mut self, id: u64, data: Bytes, waiter: Waiter<T>, hold: bool) {
         self.pending.insert(id, waiter, self.now_ms + request_timeout_ms(&self.config));
-        if self.raft.leader() == 0 {
-            // etcd's raft blocks a proposal until a leader is known; its deadline goes on.
-            self.held.push_back((id, data));
-            if self.is_leaderless() {
-                self.give_up_on_a_leader();
-            }
-            return;
+        if !hold {
+            return self.submit_known(id, data);
         }
-        self.submit_known(id, data);
+        self.hold(id, data);
+        if self.is_leaderless() {
+            self.give_up_on_a_leader();
+        }
     }
 
     pub(super) fn submit_known(&mut self, id: u64, data: Bytes) {

@@ -341,7 +341,7 @@ fn assemble<T>(boot: BootConfig, layout: &Layout, opened: Opened) -> Result<(Mem
         now_ms: boot.now_ms,
         next_tick_ms: boot.now_ms + config.tick_ms,
         pending: Default::default(),
-        held: VecDeque::new(),
+        held: super::held::Held::default(),
         reads_waiting: Vec::new(),
         reads_asked: VecDeque::new(),
         reads_confirmed: VecDeque::new(),

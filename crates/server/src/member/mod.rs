@@ -13,6 +13,7 @@ mod boot;
 mod checkpoint;
 mod figures;
 mod force;
+mod held;
 mod install;
 mod leases;
 mod membership;
@@ -167,8 +168,7 @@ pub struct Member<T> {
     now_ms: u64,
     next_tick_ms: u64,
     pending: Pending<T>,
-    /// Encoded proposals made while no leader was known.
-    held: VecDeque<(u64, bytes::Bytes)>,
+    held: held::Held,
     reads_waiting: Vec<Reading<T>>,
     reads_asked: VecDeque<Asked<T>>,
     reads_confirmed: VecDeque<(u64, Vec<Reading<T>>)>,

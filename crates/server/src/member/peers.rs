@@ -70,10 +70,14 @@ impl<T> Member<T> {
 
     /// A peer's message. What is not for this member, or not from a peer, is dropped.
     pub fn receive(&mut self, message: Message) {
-        let strange = message.to != self.member_id || message.from == self.member_id || message.from == 0;
+        // Whom this member took for the leader passes its requests on, to this member if it leads by now.
+        let passed_on = matches!(message.kind, MessageType::MsgProp | MessageType::MsgReadIndex);
+        let own = message.from == self.member_id && !passed_on;
+        let strange = message.to != self.member_id || own || message.from == 0;
         if strange || self.stopping || self.applied.is_removed(message.from) {
             return;
         }
+        let Some(message) = self.hold_peers(message) else { return };
         // What raft refuses (old terms, proposals without a leader) is lost, as any message may be.
         let _refused = self.raft.step(message);
     }
@@ -195,10 +199,8 @@ impl<T> Member<T> {
     }
 
     pub(super) fn give_up_on_a_leader(&mut self) {
-        for (id, _) in std::mem::take(&mut self.held) {
-            if let Some(waiter) = self.pending.take(id) {
-                self.abandon(waiter, api::Error::NoLeader);
-            }
+        for waiter in self.give_up_held() {
+            self.abandon(waiter, api::Error::NoLeader);
         }
         let asked = std::mem::take(&mut self.reads_asked).into_iter().flat_map(|asked| asked.reads);
         let reads: Vec<_> = asked.chain(std::mem::take(&mut self.reads_waiting)).collect();

@@ -124,17 +124,6 @@ impl<T> Member<T> {
         self.settle_logged();
     }
 
-    fn submit_held(&mut self) {
-        if self.raft.leader() == 0 {
-            return;
-        }
-        while let Some((id, data)) = self.held.pop_front() {
-            if self.pending.contains(id) {
-                self.submit_known(id, data);
-            }
-        }
-    }
-
     /// One read-index round for all reads that wait; rounds overlap.
     fn ask_read_index(&mut self) {
         if self.reads_waiting.is_empty() || self.raft.leader() == 0 {
