@@ -265,6 +265,11 @@ impl Seats {
         Wire::lazy(&self.url(n), ANSWER)
     }
 
+    /// A connection to a member that asks again while leaders change.
+    pub fn steady(&self, n: usize) -> Wire {
+        Wire::steady(&self.url(n))
+    }
+
     /// What a member says of itself.
     ///
     /// # Errors
@@ -275,8 +280,8 @@ impl Seats {
 
     /// A member's id.
     pub async fn id(&self, n: usize) -> u64 {
-        let status = self.status(n).await.unwrap_or_else(|e| panic!("member {n}: {e}"));
-        status.header.expect("answers have headers").member_id
+        let status: Result<pb::StatusResponse, Status> = self.steady(n).unary(ask::STATUS, &pb::StatusRequest {}).await;
+        status.unwrap_or_else(|e| panic!("member {n}: {e}")).header.expect("answers have headers").member_id
     }
 
     /// The seat of the leader that all running members follow, in one term.
@@ -342,7 +347,7 @@ impl Seats {
         for n in self.running() {
             self.reaches(n, revision).await;
             let hash: Result<pb::HashKvResponse, Status> =
-                Wire::connect(&self.url(n)).await.unary(ask::HASH_KV, &ask::hash_kv(revision)).await;
+                self.steady(n).unary(ask::HASH_KV, &ask::hash_kv(revision)).await;
             let hash = hash.unwrap_or_else(|e| panic!("HashKV of {n}: {e}"));
             // 3.5 does not say of which revision its hash is.
             assert!([0, revision].contains(&hash.hash_revision), "{hash:?}");

@@ -3,7 +3,7 @@
 //! What a server says about malformed, unknown or oversize requests is under test too, so nothing here may
 //! refuse a request first.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
@@ -17,11 +17,19 @@ use tonic::{Code, Request, Status};
 /// How long an answer may take; past it the record shows [`silence`].
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a [`Wire::steady`] asks again.
+const STEADFASTNESS: Duration = Duration::from_secs(40);
+/// Between two of its questions.
+const BREATH: Duration = Duration::from_millis(20);
+
 /// One connection to one server.
 #[derive(Clone, Debug)]
 pub struct Wire {
     channel: Channel,
+    /// For one answer.
     patience: Duration,
+    /// For asking again where the cluster's state was why there is no answer.
+    steadfastness: Duration,
 }
 
 /// What goes with a request besides its message.
@@ -32,13 +40,20 @@ impl Wire {
     pub async fn connect(url: &str) -> Wire {
         let endpoint = Endpoint::from_shared(url.to_owned()).expect("the harness makes valid URLs");
         let channel = endpoint.connect().await.unwrap_or_else(|error| panic!("cannot connect to {url}: {error}"));
-        Wire { channel, patience: PATIENCE }
+        Wire { channel, patience: PATIENCE, steadfastness: Duration::ZERO }
+    }
+
+    /// A connection that asks again while leaders change: for members of clusters, where that is not what the test is
+    /// about. On a machine whose disk or cores stall for an election timeout, leaders change at any moment. An answer
+    /// that was lost is asked for again too, so the request may be carried out twice.
+    pub fn steady(url: &str) -> Wire {
+        Wire { steadfastness: STEADFASTNESS, ..Wire::lazy(url, PATIENCE) }
     }
 
     /// A connection that is made when it is needed, and again after it broke. An answer may take `patience`.
     pub fn lazy(url: &str, patience: Duration) -> Wire {
         let endpoint = Endpoint::from_shared(url.to_owned()).expect("the harness makes valid URLs");
-        Wire { channel: endpoint.connect_timeout(patience).connect_lazy(), patience }
+        Wire { channel: endpoint.connect_timeout(patience).connect_lazy(), patience, steadfastness: Duration::ZERO }
     }
 
     /// A unary call.
@@ -48,6 +63,16 @@ impl Wire {
 
     /// A unary call with raw bytes and metadata.
     pub async fn bytes(&self, path: &'static str, request: Bytes, metadata: Metadata<'_>) -> Result<Bytes, Status> {
+        let end = Instant::now() + self.steadfastness;
+        loop {
+            match self.once(path, request.clone(), metadata).await {
+                Err(status) if between_leaders(&status) && Instant::now() < end => tokio::time::sleep(BREATH).await,
+                told => return told,
+            }
+        }
+    }
+
+    async fn once(&self, path: &'static str, request: Bytes, metadata: Metadata<'_>) -> Result<Bytes, Status> {
         let mut grpc = self.grpc();
         let call = async {
             grpc.ready().await.map_err(|error| Status::unavailable(format!("not ready: {error}")))?;
@@ -91,6 +116,17 @@ impl Wire {
         tonic::client::Grpc::new(self.channel.clone())
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX)
+    }
+}
+
+/// There is no answer since there was no leader, or since it changed.
+fn between_leaders(status: &Status) -> bool {
+    match status.code() {
+        Code::Unavailable => status.message() != "etcdserver: rpc not supported for learner",
+        Code::DeadlineExceeded => true,
+        // Go's leader that is about to hand over says it so.
+        Code::Unknown => status.message().contains("raft proposal dropped"),
+        _ => false,
     }
 }
 

@@ -158,11 +158,11 @@ fn records(reference: &Reference, data: &Path) -> String {
 async fn members_of_both_kinds_agree_on_users_roles_and_tokens() {
     let Some(reference) = Reference::find() else { return };
     let (ours, go) = (our_etcd(), reference.program("3.7", "etcd"));
-    let folder = TempDir::new("auth-mixed");
+    let folder = TempDir::for_cluster("auth-mixed");
     let binaries: Vec<PathBuf> = vec![ours.clone(), go.clone(), ours];
     let mut seats = Seats::found(&binaries, folder.path(), &[QUICK]);
     seats.leader().await;
-    let wires = [seats.wire(0), seats.wire(1), seats.wire(2)];
+    let wires = [seats.steady(0), seats.steady(1), seats.steady(2)];
     auth::users(&Side::open(seats.server(0)).await).await;
     let _: pb::AuthEnableResponse = wires[1].unary(auth::ENABLE, &pb::AuthEnableRequest {}).await.expect("enabled");
     let (mut n, mut tokens) = (0, Vec::new());
@@ -262,12 +262,12 @@ async fn a_member_that_gets_the_database_has_its_users_too() {
     let flags = [QUICK, "--snapshot-count=20", "--snapshot-catchup-entries=5"];
     // A leader keeps its log for a while after it sent a database: each kind has a cluster of its own.
     for (away, installed) in [(0, "installed the leader's database"), (1, "applied snapshot")] {
-        let folder = TempDir::new("auth-snapshot");
+        let folder = TempDir::for_cluster("auth-snapshot");
         let mut seats = Seats::found(&[ours.clone(), go.clone(), ours.clone(), go.clone()], folder.path(), &flags);
         seats.leader().await;
         auth::users(&Side::open(seats.server(0)).await).await;
         seats.stop(away);
-        let through = seats.wire(away + 2);
+        let through = seats.steady(away + 2);
         seats.put_soon(away + 2, "k/before").await;
         let _: pb::AuthEnableResponse = through.unary(auth::ENABLE, &pb::AuthEnableRequest {}).await.expect("enabled");
         let root = login(&through, "root").await.expect("root has a password");
@@ -279,13 +279,13 @@ async fn a_member_that_gets_the_database_has_its_users_too() {
         }
         seats.start(away);
         assert!(seats.server(away).wait_for_log(installed, PATIENCE), "{}", seats.logs());
-        let back = seats.wire(away);
+        let back = seats.steady(away);
         let writer = login_soon(&back).await;
         put(&back, &writer, "k/after").await.unwrap_or_else(|e| panic!("{e}\n{}", seats.logs()));
         assert_eq!(put(&back, &writer, "secret").await.unwrap_err().code(), Code::PermissionDenied);
         let mut revisions = std::collections::BTreeSet::new();
         for n in seats.running() {
-            let (wire, root) = (seats.wire(n), root_again(&seats).await);
+            let (wire, root) = (seats.steady(n), root_again(&seats).await);
             revisions.insert(auth_status(&wire, &known(&wire, root).await).await.auth_revision);
         }
         assert_eq!(revisions.len(), 1, "{revisions:?}\n{}", seats.logs());
@@ -297,7 +297,7 @@ async fn a_member_that_gets_the_database_has_its_users_too() {
 }
 
 async fn root_again(seats: &Seats) -> String {
-    login(&seats.wire(2), "root").await.unwrap_or_else(|e| panic!("{e}\n{}", seats.logs()))
+    login(&seats.steady(2), "root").await.unwrap_or_else(|e| panic!("{e}\n{}", seats.logs()))
 }
 
 /// As soon as the member has caught up.

@@ -27,7 +27,7 @@ struct Pair {
 impl Pair {
     /// m1 serves alone.
     fn new(name: &str) -> Pair {
-        let folder = TempDir::new(name);
+        let folder = TempDir::for_cluster(name);
         let mut first = Launch::new(&our_etcd(), &folder.join("m1")).with_flags(&["--name=m1"]);
         let initial = format!("--initial-cluster=m1={}", first.peer_url());
         first = first.with_flags(&[&initial]);
@@ -164,7 +164,7 @@ fn peer_that_says(answers: Vec<(&'static str, String)>) -> String {
 
 #[test]
 fn a_cluster_of_another_version_is_not_joined() {
-    let folder = TempDir::new("versions");
+    let folder = TempDir::for_cluster("versions");
     let launch = Launch::new(&our_etcd(), &folder.join("m2"));
     for (cluster, downgrading) in [("3.8.0", "false"), ("3.7.0", "true")] {
         let members = format!(
@@ -220,7 +220,7 @@ async fn a_new_cluster_is_not_founded_over_one_that_runs() {
 
 #[tokio::test]
 async fn a_member_that_lost_its_data_is_not_founded_again() {
-    let folder = TempDir::new("bootstrapped");
+    let folder = TempDir::for_cluster("bootstrapped");
     let launches = plan(&our_etcd(), folder.path(), 3);
     let mut servers = Cluster::start(&launches).unwrap_or_else(|r| panic!("{r}")).members;
     put_soon(&servers[0], "k").await;
@@ -237,7 +237,7 @@ async fn a_member_that_lost_its_data_is_not_founded_again() {
 /// Two of three are a quorum and serve; the third founder comes late and is let in.
 #[tokio::test]
 async fn a_founder_may_come_late() {
-    let folder = TempDir::new("late");
+    let folder = TempDir::for_cluster("late");
     let launches = plan(&our_etcd(), folder.path(), 3);
     let early = Cluster::start(&launches[..2]).unwrap_or_else(|r| panic!("{r}"));
     put_soon(&early.members[0], "k").await;
@@ -248,7 +248,7 @@ async fn a_founder_may_come_late() {
 
 #[tokio::test]
 async fn founders_with_other_flags_are_told_so() {
-    let folder = TempDir::new("other-flags");
+    let folder = TempDir::for_cluster("other-flags");
     let launches = plan(&our_etcd(), folder.path(), 2);
     // Alone it is no quorum: it founds, and waits.
     let waiting = launches[0].clone();
@@ -271,7 +271,7 @@ async fn founders_with_other_flags_are_told_so() {
 /// Socket files, by the form that Go understands (`unix://host:port`) and by their path.
 #[tokio::test]
 async fn peers_may_meet_at_socket_files() {
-    let folder = TempDir::new("unix");
+    let folder = TempDir::for_cluster("unix");
     let path = |n: usize| format!("unix://{}", folder.join(&format!("p{n}.sock")).display());
     let initial = format!("--initial-cluster=m1={},m2={}", path(1), path(2));
     let launch = |n: usize| {
@@ -387,14 +387,14 @@ async fn joins(folder: &TempDir, server: &Server) -> Server {
 
 #[tokio::test]
 async fn one_of_three_goes_on_alone() {
-    let folder = TempDir::new("force");
+    let folder = TempDir::for_cluster("force");
     let launches = stopped_cluster(&folder, &our_etcd()).await;
     goes_on_alone(&folder, &launches[0], &our_etcd()).await;
 }
 
 #[tokio::test]
 async fn the_leader_of_three_goes_on_alone() {
-    let folder = TempDir::new("force-leader");
+    let folder = TempDir::for_cluster("force-leader");
     let launches = stopped_cluster(&folder, &our_etcd()).await;
     goes_on_alone(&folder, &launches[2], &our_etcd()).await;
 }
@@ -403,7 +403,7 @@ async fn the_leader_of_three_goes_on_alone() {
 async fn one_of_gos_three_goes_on_alone_as_ours() {
     let Some(reference) = Reference::find() else { return };
     for version in ["3.7", "3.6", "3.5"] {
-        let folder = TempDir::new("force-go");
+        let folder = TempDir::for_cluster("force-go");
         let launches = stopped_cluster(&folder, &reference.program(version, "etcd")).await;
         goes_on_alone(&folder, &launches[0], &our_etcd()).await;
     }
@@ -412,7 +412,7 @@ async fn one_of_gos_three_goes_on_alone_as_ours() {
 #[tokio::test]
 async fn one_of_our_three_goes_on_alone_as_gos() {
     let Some(reference) = Reference::find() else { return };
-    let folder = TempDir::new("force-ours");
+    let folder = TempDir::for_cluster("force-ours");
     let launches = stopped_cluster(&folder, &our_etcd()).await;
     goes_on_alone(&folder, &launches[0], &reference.program("3.7", "etcd")).await;
 }
@@ -438,7 +438,7 @@ async fn a_learner_goes_on_alone() {
 /// Founders that meet in a registry; one that comes too many is turned away.
 #[tokio::test]
 async fn founders_meet_in_a_registry() {
-    let folder = TempDir::new("registry");
+    let folder = TempDir::for_cluster("registry");
     let registry = Launch::new(&our_etcd(), &folder.join("registry")).start();
     let endpoints = format!("--discovery-endpoints={}", registry.client_url());
     let founder = |n: usize, binary: &Path, token: &str| {
@@ -465,7 +465,7 @@ async fn founders_meet_in_a_registry() {
 
 #[tokio::test]
 async fn without_pre_votes_and_haste_a_cluster_elects_leaders_too() {
-    let folder = TempDir::new("no-pre-vote");
+    let folder = TempDir::for_cluster("no-pre-vote");
     let launches = plan(&our_etcd(), folder.path(), 3);
     let flags = ["--pre-vote=false", "--initial-election-tick-advance=false"];
     let launches: Vec<Launch> = launches.into_iter().map(|launch| launch.with_flags(&flags)).collect();
@@ -483,7 +483,7 @@ async fn without_pre_votes_and_haste_a_cluster_elects_leaders_too() {
 
 #[tokio::test]
 async fn a_member_that_returns_to_its_peers_hastens_its_first_election() {
-    let folder = TempDir::new("haste");
+    let folder = TempDir::for_cluster("haste");
     let launches = plan(&our_etcd(), folder.path(), 3);
     let cluster = Cluster::start(&launches).unwrap_or_else(|r| panic!("{r}"));
     put_soon(&cluster.members[0], "k").await;

@@ -104,7 +104,7 @@ fn the_dns_names_the_founders() {
 }
 
 fn inside() {
-    let folder = TempDir::new("dns");
+    let folder = TempDir::for_cluster("dns");
     let resolv = folder.join("resolv.conf");
     std::fs::write(&resolv, "nameserver 127.0.0.1\n").expect("a writable folder");
     let steps = [
@@ -151,9 +151,9 @@ fn refusals(folder: &TempDir) {
 }
 
 async fn agree(cluster: &Cluster) {
-    let wire = Wire::connect(&cluster.members[1].client_url()).await;
+    let wire = Wire::steady(&cluster.members[1].client_url());
     let _: pb::PutResponse = wire.unary(ask::PUT, &ask::put("k", "v")).await.expect("a put");
-    let wire = Wire::connect(&cluster.members[2].client_url()).await;
+    let wire = Wire::steady(&cluster.members[2].client_url());
     let list: pb::MemberListResponse = wire
         .unary("/etcdserverpb.Cluster/MemberList", &pb::MemberListRequest { linearizable: true })
         .await

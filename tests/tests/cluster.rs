@@ -11,11 +11,11 @@ use prost::Message as _;
 use std::path::PathBuf;
 
 async fn outlives_its_leader(binaries: &[PathBuf]) {
-    let folder = TempDir::new("cluster");
+    let folder = TempDir::for_cluster("cluster");
     let mut seats = Seats::found(binaries, folder.path(), &[]);
     let mut revision = 0;
     for n in 0..30 {
-        revision = seats.put(n % binaries.len(), &format!("k{n}")).await.expect("put");
+        revision = seats.put_soon(n % binaries.len(), &format!("k{n}")).await;
     }
     seats.agree_at(revision).await;
     for round in 0..binaries.len() {
@@ -64,17 +64,17 @@ fn go(version: &str) -> Option<PathBuf> {
 
 #[tokio::test]
 async fn a_member_joins_a_running_cluster_and_is_removed_again() {
-    let folder = TempDir::new("join");
+    let folder = TempDir::for_cluster("join");
     let mut seats = Seats::found(&[our_etcd()], folder.path(), &[]);
     for n in 0..20 {
-        seats.put(0, &format!("k{n}")).await.expect("put");
+        seats.put_soon(0, &format!("k{n}")).await;
     }
     let second = seats.join(0, Launch::new(&our_etcd(), &folder.join("second"))).await;
     let revision = seats.put_soon(second, "after").await;
     seats.agree_at(revision).await;
     seats.remove(second, 0).await;
     seats.put_soon(0, "alone again").await;
-    let wire = oxetcd_tests::wire::Wire::connect(&seats.url(0)).await;
+    let wire = seats.steady(0);
     let request = api::pb::etcdserverpb::MemberListRequest { linearizable: true };
     let list: api::pb::etcdserverpb::MemberListResponse = wire.unary(ask::MEMBER_LIST, &request).await.expect("a list");
     assert_eq!(list.members.len(), 1);
@@ -116,7 +116,7 @@ fn snapshot(from: u64, to: u64, term: u64, voters: &[u64]) -> raftpb::Message {
 
 #[tokio::test]
 async fn a_snapshot_without_its_database_harms_nobody() {
-    let folder = TempDir::new("msgsnap");
+    let folder = TempDir::for_cluster("msgsnap");
     let mut seats = Seats::found(&vec![our_etcd(); 3], folder.path(), &[]);
     seats.agree().await;
     let mut ids = Vec::new();

@@ -18,7 +18,7 @@ const SOUND: &[u8] = b"sound-value";
 const ROTTEN: &[u8] = b"rotten-valu";
 
 async fn call<A: Message + Default>(server: &Server, path: &'static str, request: &impl Message) -> Result<A, Status> {
-    Wire::connect(&server.client_url()).await.unary(path, request).await
+    Wire::steady(&server.client_url()).unary(path, request).await
 }
 
 async fn status(server: &Server) -> pb::StatusResponse {
@@ -83,7 +83,7 @@ async fn blamed(cluster: &Cluster, member: u64) {
 }
 
 async fn is_found_while_it_runs(binaries: [PathBuf; 3], at: usize, flags: &[&str]) {
-    let folder = TempDir::new("rotten");
+    let folder = TempDir::for_cluster("rotten");
     let mut cluster = cluster(&folder, binaries, flags).await;
     let (member, launch) = rot(&mut cluster, at).await;
     cluster.members.push(launch.try_start().unwrap_or_else(|refusal| panic!("{refusal}")));
@@ -134,7 +134,7 @@ async fn our_leader_finds_gos_rotten_data() {
 
 #[tokio::test]
 async fn rotten_data_is_found_before_a_member_serves_again() {
-    let folder = TempDir::new("rotten-start");
+    let folder = TempDir::for_cluster("rotten-start");
     let check = ["--feature-gates=InitialCorruptCheck=true"];
     let mut cluster = cluster(&folder, ours(), &check).await;
     // A sound one starts.

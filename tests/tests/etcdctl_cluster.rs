@@ -11,7 +11,7 @@ use oxetcd_tests::process::{Launch, Server, free_ports};
 use oxetcd_tests::temp::TempDir;
 use serde_json::Value;
 use std::path::PathBuf;
-use tools::{Said, ask, our_etcdctl, plain, until, words};
+use tools::{Said, ask, insist, our_etcdctl, plain, until, words};
 
 /// A cluster, the two tools, and how often they agreed.
 struct Both {
@@ -31,7 +31,7 @@ enum Tool {
 impl Both {
     fn new(label: &str) -> Option<Both> {
         let reference = Reference::find()?;
-        let folder = TempDir::new(label);
+        let folder = TempDir::for_cluster(label);
         let members = folder.join("members");
         std::fs::create_dir(&members).expect("a folder");
         let cluster = Cluster::found(&reference.program("3.7", "etcd"), &members, 3);
@@ -62,7 +62,7 @@ impl Both {
 
     /// What Go's tool prints; it must succeed.
     fn go(&self, line: &str) -> String {
-        let said = self.says(Tool::Go, line);
+        let said = insist(|| self.says(Tool::Go, line));
         assert_eq!(said.code, Some(0), "{line}: {said:?}");
         said.out
     }

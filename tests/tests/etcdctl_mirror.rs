@@ -8,7 +8,7 @@ use oxetcd_tests::places::{Reference, our_etcd};
 use oxetcd_tests::process::{Launch, Server};
 use oxetcd_tests::temp::TempDir;
 use std::path::PathBuf;
-use tools::{Running, Said, ask, our_etcdctl, plain, until, words};
+use tools::{Running, Said, ask, insist, our_etcdctl, plain, until, words};
 
 /// One tool and the server it copies to.
 struct Side {
@@ -26,7 +26,7 @@ struct Mirrors {
 impl Mirrors {
     fn new() -> Option<Mirrors> {
         let reference = Reference::find()?;
-        let folder = TempDir::new("mirror");
+        let folder = TempDir::for_cluster("mirror");
         let go = reference.program("3.7", "etcdctl");
         let members = folder.join("members");
         std::fs::create_dir(&members).expect("a folder");
@@ -42,7 +42,7 @@ impl Mirrors {
     /// What Go's tool says at this endpoint.
     fn at(&self, endpoint: &str, line: &str, input: &str) -> String {
         let line = format!("--endpoints={endpoint} {line}");
-        let said = ask(&self.go, self.folder.path(), &[], &words(&line), input.as_bytes());
+        let said = insist(|| ask(&self.go, self.folder.path(), &[], &words(&line), input.as_bytes()));
         assert_eq!(said.code, Some(0), "{line}: {said:?}");
         said.out
     }

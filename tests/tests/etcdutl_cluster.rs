@@ -10,7 +10,7 @@ use oxetcd_tests::temp::{TempDir, copy_dir};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use tools::{Said, ask, our_etcdctl, our_etcdutl, told, until, words};
+use tools::{Said, ask, insist, our_etcdctl, our_etcdutl, told, until, words};
 
 /// A folder, and the two tools that work in it.
 struct Place {
@@ -21,7 +21,7 @@ struct Place {
 impl Place {
     /// With the snapshot `image.db` of a Go server, whose data directory `source` stays.
     fn new(label: &str) -> Option<Place> {
-        let place = Place { reference: Reference::find()?, folder: TempDir::new(label) };
+        let place = Place { reference: Reference::find()?, folder: TempDir::for_cluster(label) };
         let server = Launch::new(&place.etcd(), &place.folder.join("source")).start();
         let go = place.reference.program("3.7", "etcdctl");
         let lines = (0..20).map(|n| format!("put key{} value{n}", n % 7));
@@ -51,7 +51,7 @@ impl Place {
     }
 
     fn succeeds(&self, program: &Path, line: &str) -> String {
-        let said = self.says(program, line);
+        let said = insist(|| self.says(program, line));
         assert_eq!(said.code, Some(0), "{line}: {said:?}");
         said.out
     }

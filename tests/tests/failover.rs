@@ -7,7 +7,7 @@ use oxetcd_tests::recorder::{Habits, Recorder, judge};
 use oxetcd_tests::temp::TempDir;
 use std::time::{Duration, Instant};
 
-const BOUND: Duration = Duration::from_secs(5);
+const BOUND: Duration = Duration::from_secs(10);
 /// The same for an election that may be split.
 const ELECTION_BOUND: Duration = Duration::from_secs(15);
 
@@ -19,7 +19,7 @@ fn load(seats: &Seats) -> Recorder {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_asked_to_stop_hands_over() {
-    let folder = TempDir::new("handover");
+    let folder = TempDir::for_cluster("handover");
     let mut seats = Seats::found(&vec![our_etcd(); 3], folder.path(), &[]);
     let load = load(&seats);
     for _ in 0..3 {
@@ -51,7 +51,7 @@ async fn a_leader_that_is_asked_to_stop_hands_over() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_killed_is_replaced() {
-    let folder = TempDir::new("failover");
+    let folder = TempDir::for_cluster("failover");
     let mut seats = Seats::found(&vec![our_etcd(); 3], folder.path(), &[]);
     let load = load(&seats);
     let mut times = Vec::new();

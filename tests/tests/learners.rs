@@ -56,7 +56,7 @@ async fn with_learner(folder: &Path, binary: &Path) -> (Server, Server, u64) {
 }
 
 async fn conversation(binary: &Path) -> Vec<String> {
-    let folder = TempDir::new("learner");
+    let folder = TempDir::for_cluster("learner");
     let (voter, learner, id) = with_learner(folder.path(), binary).await;
     let (to_voter, wire) = (Wire::connect(&voter.client_url()).await, Wire::connect(&learner.client_url()).await);
     let serializable = pb::RangeRequest { serializable: true, ..ask::everything() };

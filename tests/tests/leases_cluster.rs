@@ -16,7 +16,7 @@ use tonic::Status;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn call<A: Message + Default>(server: &Server, path: &'static str, request: &impl Message) -> Result<A, Status> {
-    Wire::connect(&server.client_url()).await.unary(path, request).await
+    Wire::steady(&server.client_url()).unary(path, request).await
 }
 
 async fn is_leader(server: &Server) -> bool {
@@ -86,7 +86,7 @@ async fn keep_alive(stream: &mut Stream, id: i64) -> i64 {
 }
 
 async fn are_kept(binaries: [PathBuf; 3]) {
-    let folder = TempDir::new("leases");
+    let folder = TempDir::for_cluster("leases");
     let launches = plan(&binaries[0], folder.path(), 3);
     let launches: Vec<Launch> =
         launches.into_iter().zip(&binaries).map(|(launch, binary)| launch.with_binary(binary)).collect();

@@ -9,7 +9,7 @@ use oxetcd_tests::process::Launch;
 use oxetcd_tests::temp::TempDir;
 use std::path::PathBuf;
 use std::time::Instant;
-use tools::{Said, ask, our_etcdctl, words};
+use tools::{Said, ask, insist, our_etcdctl, words};
 
 const DOCUMENT: &str = include_str!("../../docs/operations/migrate.md");
 
@@ -34,7 +34,7 @@ struct Typist {
 
 impl Typist {
     fn new(name: &str, binary: &std::path::Path) -> Typist {
-        let folder = TempDir::new(name);
+        let folder = TempDir::for_cluster(name);
         let seats = Seats::found(&vec![binary.to_owned(); 3], folder.path(), &[]);
         Typist { seats, folder, etcdctl: our_etcdctl() }
     }
@@ -56,7 +56,7 @@ impl Typist {
         // Connections between members count when they have stood for 5 s.
         let until = Instant::now() + PATIENCE;
         let said = loop {
-            let said = ask(&self.etcdctl, self.folder.path(), &[], &arguments, b"");
+            let said = insist(|| ask(&self.etcdctl, self.folder.path(), &[], &arguments, b""));
             if !said.err.contains("unhealthy cluster") || Instant::now() > until {
                 break said;
             }

@@ -142,7 +142,7 @@ fn found(net: Option<&Net>, binaries: &[PathBuf], folder: &TempDir) -> Seats {
 
 /// All rounds. Different `first` begin with different faults.
 async fn suffer(net: Option<&Net>, binaries: &[PathBuf], rounds: u64, seed: u64, first: u64) -> Judged {
-    let folder = TempDir::new("partitions");
+    let folder = TempDir::for_cluster("partitions");
     let seats = found(net, binaries, &folder);
     let load = Recorder::start(Habits { seed, ..Habits::default() }, seats.urls());
     let mut trial = Trial { seats, net, rng: Rng::new(seed ^ first), load };
@@ -206,7 +206,7 @@ fn one_of_ours_and_two_of_gos_3_6_stay_one_store() {
 fn stale_reads_are_found_out() {
     let Some(net) = Net::routed(3) else { return };
     net::run(Some(&net), async {
-        let folder = TempDir::new("stale");
+        let folder = TempDir::for_cluster("stale");
         let seats = found(Some(&net), &vec![our_etcd(); 3], &folder);
         let leader = seats.leader().await;
         let mut history = Vec::new();

@@ -9,7 +9,6 @@ use oxetcd_tests::places::{Reference, count, our_etcd};
 use oxetcd_tests::process::Launch;
 use oxetcd_tests::recorder::{Habits, Recorder, judge};
 use oxetcd_tests::temp::TempDir;
-use oxetcd_tests::wire::Wire;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -36,7 +35,7 @@ fn load(seats: &Seats) -> Recorder {
 /// Grants a lease and attaches a key to it.
 async fn lease(seats: &Seats, id: i64, ttl: i64) -> String {
     let key = format!("leased{id}");
-    let wire = Wire::connect(&seats.url(seats.leader().await)).await;
+    let wire = seats.steady(seats.leader().await);
     let granted: pb::LeaseGrantResponse = wire.unary(ask::GRANT, &ask::grant(id, ttl)).await.expect("a lease");
     assert_eq!(granted.ttl, ttl);
     let put = pb::PutRequest { lease: id, ..ask::put(&key, "v") };
@@ -49,8 +48,8 @@ async fn lease(seats: &Seats, id: i64, ttl: i64) -> String {
 async fn long_lease_lives(seats: &Seats, granted: Instant) {
     for n in seats.running() {
         let request = pb::LeaseTimeToLiveRequest { id: LONG_LEASE, keys: true };
-        let lease: pb::LeaseTimeToLiveResponse = Wire::connect(&seats.url(n))
-            .await
+        let lease: pb::LeaseTimeToLiveResponse = seats
+            .steady(n)
             .unary(ask::TIME_TO_LIVE, &request)
             .await
             .unwrap_or_else(|e| panic!("{n}: {e}\n{}", seats.logs()));
@@ -64,7 +63,7 @@ async fn long_lease_lives(seats: &Seats, granted: Instant) {
 async fn short_lease_ends(seats: &Seats, key: &str, granted: Instant) {
     let least = Duration::from_secs(SHORT_TTL as u64) - Duration::from_millis(100);
     let end = Instant::now() + PATIENCE;
-    let wire = seats.wire(seats.leader().await);
+    let wire = seats.steady(seats.leader().await);
     loop {
         let found: pb::RangeResponse = wire.unary(ask::RANGE, &ask::get(key)).await.expect("a range");
         let passed = granted.elapsed();
@@ -104,7 +103,7 @@ fn programs() -> Option<(PathBuf, PathBuf)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn programs_are_exchanged_in_place_and_back() {
     let Some((go, ours)) = programs() else { return };
-    let (folder, began) = (TempDir::new("rolling"), Instant::now());
+    let (folder, began) = (TempDir::for_cluster("rolling"), Instant::now());
     let mut seats = Seats::found(&vec![go.clone(); 3], folder.path(), &FLAGS);
     lease(&seats, LONG_LEASE, LONG_TTL).await;
     let granted = Instant::now();
@@ -136,7 +135,7 @@ async fn replace(seats: &mut Seats, n: usize, program: &Path, folder: &TempDir) 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_are_removed_and_fresh_ones_get_the_database() {
     let Some((go, ours)) = programs() else { return };
-    let (folder, began) = (TempDir::new("renewal"), Instant::now());
+    let (folder, began) = (TempDir::for_cluster("renewal"), Instant::now());
     let mut seats = Seats::found(&vec![go.clone(); 3], folder.path(), &FLAGS);
     lease(&seats, LONG_LEASE, LONG_TTL).await;
     let granted = Instant::now();

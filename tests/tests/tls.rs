@@ -12,7 +12,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use tools::{Said, ask, our_etcdctl};
+use tools::{Said, ask, insist, our_etcdctl};
 
 const HERE: &[&str] = &["localhost", "127.0.0.1"];
 
@@ -26,7 +26,7 @@ struct Pki {
 
 impl Pki {
     fn new(label: &str) -> Pki {
-        let folder = TempDir::new(label);
+        let folder = TempDir::for_cluster(label);
         let ca = Authority::new(folder.path(), "etcd-ca");
         let server = ca.issue(&Wish::both("server", "etcd", HERE));
         let client = ca.issue(&Wish::client("client", "root"));
@@ -71,7 +71,7 @@ fn ctl(program: &Path, folder: &Path, endpoints: &str, flags: &[String], line: &
 }
 
 fn says(program: &Path, folder: &Path, endpoints: &str, flags: &[String], line: &str) -> String {
-    let said = ctl(program, folder, endpoints, flags, line);
+    let said = insist(|| ctl(program, folder, endpoints, flags, line));
     assert_eq!(said.code, Some(0), "{} {flags:?} {line}: {said:?}", program.display());
     said.out
 }
@@ -354,7 +354,7 @@ fn w1_one_certificate_serves_three_members_and_their_clients() {
 
 #[test]
 fn w2_members_make_their_own_certificates() {
-    let folder = TempDir::new("tls-w2");
+    let folder = TempDir::for_cluster("tls-w2");
     let own = |launch: Launch| launch.with_tls(true, true).with_flags(&["--auto-tls", "--peer-auto-tls"]);
     let gos = Reference::find().map(|reference| reference.program("3.7", "etcd"));
     let third = gos.unwrap_or_else(our_etcd);

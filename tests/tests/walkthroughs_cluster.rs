@@ -10,7 +10,7 @@ use oxetcd_tests::places::our_etcd;
 use oxetcd_tests::process::Launch;
 use oxetcd_tests::temp::TempDir;
 use std::path::Path;
-use tools::{Said, ask, our_etcdctl, until, words};
+use tools::{Said, ask, insist, our_etcdctl, until, words};
 
 /// Runs a line of our etcdctl.
 fn etcdctl(folder: &Path, line: &str) -> Said {
@@ -19,7 +19,7 @@ fn etcdctl(folder: &Path, line: &str) -> Said {
 
 /// What a line prints; it must succeed.
 fn says(folder: &Path, line: &str) -> String {
-    let said = etcdctl(folder, line);
+    let said = insist(|| etcdctl(folder, line));
     assert_eq!(said.code, Some(0), "{line}: {said:?}");
     said.out
 }
@@ -53,7 +53,7 @@ fn w1_the_death_of_the_leader_elects_another() {
 }
 
 async fn w1(net: &Net) {
-    let folder = TempDir::new("w1");
+    let folder = TempDir::for_cluster("w1");
     let hosts = [0, 1, 2].map(|n| net.place(n, Launch::bare(&our_etcd(), "")));
     let addresses: Vec<&str> = hosts.iter().map(|launch| launch.host.as_str()).collect();
     let all = initial_cluster("controller-", &addresses);
@@ -108,7 +108,7 @@ fn w2_three_members_from_environment_variables_alone() {
 }
 
 async fn w2() {
-    let folder = TempDir::new("w2");
+    let folder = TempDir::for_cluster("w2");
     let seats = Seats::of((0..3).map(|n| from_variables(&folder, n)).collect());
     let table = says(folder.path(), &format!("--endpoints={} --write-out=table member list", http(W2[0], 2379)));
     // In numeric order; the first has no leading zeros.
@@ -161,7 +161,7 @@ fn infra(folder: &TempDir, n: usize, state: &str, cluster: &str) -> Launch {
 }
 
 async fn w5() {
-    let folder = TempDir::new("w5");
+    let folder = TempDir::for_cluster("w5");
     let three = initial_cluster("infra", &W5[..3]);
     let mut launches: Vec<Launch> = (0..3).map(|n| infra(&folder, n, "new", &three)).collect();
     let seats = Seats::of(launches.clone());

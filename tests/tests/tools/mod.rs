@@ -63,6 +63,27 @@ pub fn ask(program: &Path, folder: &Path, variables: &[(&str, &str)], arguments:
     Said { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
 }
 
+/// What tools print while members elect a leader, which on a machine that stalls they may do at any moment.
+const BETWEEN_LEADERS: [&str; 4] = [
+    "context deadline exceeded",
+    "etcdserver: leader changed",
+    "etcdserver: no leader",
+    "etcdserver: request timed out",
+];
+
+/// What a tool said, asked again where it failed since leaders changed: for a member of a cluster, where that is not what
+/// the test is about.
+pub fn insist(mut run: impl FnMut() -> Said) -> Said {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let said = run();
+        let early = said.code != Some(0) && BETWEEN_LEADERS.iter().any(|text| said.err.contains(text));
+        if !early || Instant::now() >= end {
+            return said;
+        }
+    }
+}
+
 /// Takes out ids, clocks, durations and addresses. `names`: texts of this run and what they stand for.
 pub fn plain(said: &str, names: &[(String, &str)]) -> String {
     let mut said = said.to_owned();
