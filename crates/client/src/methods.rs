@@ -62,6 +62,41 @@ methods! {
     move_leader(MoveLeaderRequest) -> MoveLeaderResponse = "Maintenance/MoveLeader", true;
     /// Checks, starts or ends a downgrade.
     downgrade(DowngradeRequest) -> DowngradeResponse = "Maintenance/Downgrade", false;
+    /// Requests need a user from now on.
+    auth_enable(AuthEnableRequest) -> AuthEnableResponse = "Auth/AuthEnable", false;
+    /// Requests need no user from now on.
+    auth_disable(AuthDisableRequest) -> AuthDisableResponse = "Auth/AuthDisable", false;
+    /// Whether requests need a user, and the revision of users and roles.
+    auth_status(AuthStatusRequest) -> AuthStatusResponse = "Auth/AuthStatus", false;
+    /// Adds a user.
+    user_add(AuthUserAddRequest) -> AuthUserAddResponse = "Auth/UserAdd", false;
+    /// The roles of a user.
+    user_get(AuthUserGetRequest) -> AuthUserGetResponse = "Auth/UserGet", true;
+    /// All users.
+    user_list(AuthUserListRequest) -> AuthUserListResponse = "Auth/UserList", true;
+    /// Removes a user.
+    user_delete(AuthUserDeleteRequest) -> AuthUserDeleteResponse = "Auth/UserDelete", false;
+    /// Gives a user another password, and ends the tokens of the old one.
+    user_change_password(AuthUserChangePasswordRequest) -> AuthUserChangePasswordResponse = "Auth/UserChangePassword",
+        false;
+    /// Gives a user a role.
+    user_grant_role(AuthUserGrantRoleRequest) -> AuthUserGrantRoleResponse = "Auth/UserGrantRole", false;
+    /// Takes a role from a user.
+    user_revoke_role(AuthUserRevokeRoleRequest) -> AuthUserRevokeRoleResponse = "Auth/UserRevokeRole", false;
+    /// Adds a role.
+    role_add(AuthRoleAddRequest) -> AuthRoleAddResponse = "Auth/RoleAdd", false;
+    /// The permissions of a role.
+    role_get(AuthRoleGetRequest) -> AuthRoleGetResponse = "Auth/RoleGet", true;
+    /// All roles.
+    role_list(AuthRoleListRequest) -> AuthRoleListResponse = "Auth/RoleList", true;
+    /// Removes a role.
+    role_delete(AuthRoleDeleteRequest) -> AuthRoleDeleteResponse = "Auth/RoleDelete", false;
+    /// Gives a role a permission.
+    role_grant_permission(AuthRoleGrantPermissionRequest) -> AuthRoleGrantPermissionResponse =
+        "Auth/RoleGrantPermission", false;
+    /// Takes a permission from a role.
+    role_revoke_permission(AuthRoleRevokePermissionRequest) -> AuthRoleRevokePermissionResponse =
+        "Auth/RoleRevokePermission", false;
 }
 
 impl Client {

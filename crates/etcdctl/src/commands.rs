@@ -1,6 +1,6 @@
 //! The table of commands.
 
-use crate::{check, cluster, concurrency, globals, kv, lease, mirror, snapshot, txn, watch};
+use crate::{auth, check, cluster, concurrency, globals, kv, lease, mirror, snapshot, txn, watch};
 use cobra::{Call, Command, Exit, Program, completion, flag_usages, help_command};
 
 const KEYS: &str = "Key-value commands";
@@ -131,21 +131,9 @@ const COMMANDS: &[Command] = &[
         run: Some(concurrency::elect),
         ..Command::EMPTY
     },
-    Command {
-        usage: "auth",
-        short: "Authentication, on and off",
-        group: AUTHENTICATION,
-        run: Some(later),
-        ..Command::EMPTY
-    },
-    Command { usage: "user", short: "Users", group: AUTHENTICATION, run: Some(later), ..Command::EMPTY },
-    Command {
-        usage: "role",
-        short: "Roles and their permissions",
-        group: AUTHENTICATION,
-        run: Some(later),
-        ..Command::EMPTY
-    },
+    AUTH,
+    USER,
+    ROLE,
     CHECK,
     Command {
         usage: "completion [bash|zsh|fish|powershell]",
@@ -371,10 +359,113 @@ const DOWNGRADE: Command = Command {
     ..Command::EMPTY
 };
 
-fn later(call: &mut Call) -> Result<(), Exit> {
-    let name = call.path.last().map(|command| command.name()).unwrap_or_default();
-    Err(Exit::error(format!("this release of oxetcd's etcdctl does not have the command {name} yet; use Go's etcdctl")))
-}
+const AUTH: Command = Command {
+    usage: "auth",
+    short: "Authentication, on and off; see `etcdctl auth --help`",
+    group: AUTHENTICATION,
+    commands: &[
+        Command {
+            usage: "disable",
+            short: "Lets everybody do everything again",
+            run: Some(auth::disable),
+            ..Command::EMPTY
+        },
+        Command {
+            usage: "enable",
+            short: "Lets only users in, each to what their roles allow",
+            run: Some(auth::enable),
+            ..Command::EMPTY
+        },
+        Command { usage: "status", short: "Tells whether it is on", run: Some(auth::status), ..Command::EMPTY },
+    ],
+    ..Command::EMPTY
+};
+
+const USER: Command = Command {
+    usage: "user",
+    short: "Users and their roles; see `etcdctl user --help`",
+    group: AUTHENTICATION,
+    commands: &[
+        Command {
+            usage: "add <user name or user:password> [options]",
+            short: "Adds a user",
+            flags: auth::USER_ADD_FLAGS,
+            run: Some(auth::user_add),
+            ..Command::EMPTY
+        },
+        Command {
+            usage: "delete <user name>",
+            short: "Removes a user",
+            run: Some(auth::user_delete),
+            ..Command::EMPTY
+        },
+        Command {
+            usage: "get <user name> [options]",
+            short: "Prints the roles of a user",
+            flags: auth::USER_GET_FLAGS,
+            run: Some(auth::user_get),
+            ..Command::EMPTY
+        },
+        Command { usage: "list", short: "Lists the users", run: Some(auth::user_list), ..Command::EMPTY },
+        Command {
+            usage: "passwd <user name> [options]",
+            short: "Changes the password of a user",
+            flags: auth::USER_PASSWD_FLAGS,
+            run: Some(auth::user_passwd),
+            ..Command::EMPTY
+        },
+        Command {
+            usage: "grant-role <user name> <role name>",
+            short: "Gives a user a role",
+            run: Some(auth::user_grant_role),
+            ..Command::EMPTY
+        },
+        Command {
+            usage: "revoke-role <user name> <role name>",
+            short: "Takes a role from a user",
+            run: Some(auth::user_revoke_role),
+            ..Command::EMPTY
+        },
+    ],
+    ..Command::EMPTY
+};
+
+const ROLE: Command = Command {
+    usage: "role",
+    short: "Roles and their permissions; see `etcdctl role --help`",
+    group: AUTHENTICATION,
+    commands: &[
+        Command { usage: "add <role name>", short: "Adds a role", run: Some(auth::role_add), ..Command::EMPTY },
+        Command {
+            usage: "delete <role name>",
+            short: "Removes a role",
+            run: Some(auth::role_delete),
+            ..Command::EMPTY
+        },
+        Command {
+            usage: "get <role name>",
+            short: "Prints the permissions of a role",
+            run: Some(auth::role_get),
+            ..Command::EMPTY
+        },
+        Command { usage: "list", short: "Lists the roles", run: Some(auth::role_list), ..Command::EMPTY },
+        Command {
+            usage: "grant-permission [options] <role name> <permission type> <key> [endkey]",
+            short: "Lets a role read, write or readwrite a key, or a range of keys",
+            flags: auth::PERMISSION_FLAGS,
+            run: Some(auth::role_grant_permission),
+            ..Command::EMPTY
+        },
+        Command {
+            usage: "revoke-permission <role name> <key> [endkey]",
+            short: "Takes a permission from a role",
+            flags: auth::PERMISSION_FLAGS,
+            run: Some(auth::role_revoke_permission),
+            ..Command::EMPTY
+        },
+    ],
+    ..Command::EMPTY
+};
 
 fn version(_: &mut Call) -> Result<(), Exit> {
     let api = api::version::CLUSTER.trim_end_matches(".0");

@@ -6,6 +6,7 @@
 //! Invariant: what a script can see (standard output, exit code, first words of an error) is Go's, except where
 //! `docs/COMPAT.md` says otherwise.
 
+mod auth;
 mod check;
 mod cluster;
 mod commands;

@@ -35,6 +35,16 @@ pub fn password(label: &str) -> Result<String, Exit> {
     Ok(line?.trim().to_owned())
 }
 
+/// The first word of the next line of standard input, without a prompt: for scripts.
+///
+/// # Errors
+/// Standard input can't be read.
+pub fn word() -> Result<String, Exit> {
+    let line = line_of(io::stdin().lock());
+    let line = line.map_err(|e| Exit::error(format!("failed to read a password: {}", go::os_text(&e))))?;
+    Ok(line.split_whitespace().next().unwrap_or_default().to_owned())
+}
+
 /// Reads on a thread of its own: a signal must not wait for it.
 async fn first_line() -> io::Result<String> {
     let (sender, receiver) = oneshot::channel();

@@ -82,7 +82,25 @@ pub fn text(answer: Answer<'_>, hex: bool) -> Option<String> {
                 out.text.push('\n');
             }
         }
-        Answer::MemberAdd(_)
+        Answer::Done(_, header) => out.header(&header),
+        Answer::Role(_, r) => {
+            out.header(&r.header);
+            for perm in &r.perm {
+                // Two blanks, as Go prints them.
+                out.line("PermType", format!(" {}", perm.perm_type().as_str_name()));
+                out.line("Key", go::quote(&perm.key));
+                out.line("RangeEnd", go::quote(&perm.range_end));
+            }
+        }
+        Answer::Roles(r) => {
+            out.header(&r.header);
+            let roles: String = r.roles.iter().map(|role| format!(" {}", go::quote(role))).collect();
+            out.text += &format!("\"Roles\" :{roles}\n");
+        }
+        Answer::AuthStatus(_)
+        | Answer::User(..)
+        | Answer::Users(_)
+        | Answer::MemberAdd(_)
         | Answer::MemberRemove(..)
         | Answer::MemberUpdate(..)
         | Answer::MemberPromote(..)

@@ -1,6 +1,7 @@
 //! The `json` format: one line an answer, as Go's encoding/json writes the protobuf structs.
 
 use super::{Answer, Health};
+use api::pb::authpb::Permission;
 use api::pb::etcdserverpb as pb;
 use api::pb::mvccpb::{Event, KeyValue};
 
@@ -129,6 +130,17 @@ pub fn text(answer: Answer<'_>, hex: bool) -> String {
                 |a: &pb::AlarmMember| Object::default().some("memberID", a.member_id).some("alarm", a.alarm).finish();
             object.then(headed(&r.header)).some_list("alarms", r.alarms.iter().map(alarm).collect())
         }
+        Answer::Done(_, header) => object.then(headed(&header)),
+        Answer::AuthStatus(r) => {
+            object.then(headed(&r.header)).some_bool("enabled", r.enabled).some("authRevision", r.auth_revision)
+        }
+        Answer::User(_, r) => object.then(headed(&r.header)).some_list("roles", texts(&r.roles)),
+        Answer::Users(r) => object.then(headed(&r.header)).some_list("users", texts(&r.users)),
+        Answer::Roles(r) => object.then(headed(&r.header)).some_list("roles", texts(&r.roles)),
+        Answer::Role(_, r) => {
+            let perms = r.perm.iter().map(|perm| permission(perm).finish()).collect();
+            object.then(headed(&r.header)).some_list("perm", perms)
+        }
         Answer::Health(healths) => return list(healths.iter().map(|h| health(h).finish()).collect()),
         Answer::Status(list) => return per_endpoint("Status", list, status),
         Answer::HashKv(list) => return per_endpoint("HashKV", list, hash_kv),
@@ -238,8 +250,16 @@ fn with_members(object: Object, members: &[pb::Member], hex: bool) -> Object {
     if hex { object.raw("members", &list(items)) } else { object.some_list("members", items) }
 }
 
+fn texts(texts: &[String]) -> Vec<String> {
+    texts.iter().map(|text| go::json_string(text)).collect()
+}
+
+fn permission(perm: &Permission) -> Object {
+    let object = Object::default().some("permType", perm.perm_type);
+    object.some_bytes("key", &perm.key).some_bytes("range_end", &perm.range_end)
+}
+
 fn member(m: &pb::Member, hex: bool) -> Object {
-    let texts = |texts: &[String]| texts.iter().map(|text| go::json_string(text)).collect();
     let object = match hex {
         true => Object::default().text("ID", &format!("{:x}", m.id)),
         false => Object::default().some("ID", m.id),

@@ -65,6 +65,13 @@ pub enum Answer<'a> {
     Health(&'a [Health]),
     Status(&'a [(String, pb::StatusResponse)]),
     HashKv(&'a [(String, pb::HashKvResponse)]),
+    AuthStatus(&'a pb::AuthStatusResponse),
+    User(&'a str, &'a pb::AuthUserGetResponse),
+    Users(&'a pb::AuthUserListResponse),
+    Role(&'a str, &'a pb::AuthRoleGetResponse),
+    Roles(&'a pb::AuthRoleListResponse),
+    /// A change of users or roles: what `simple` says of it, and the header, which is all there is.
+    Done(&'a str, Option<pb::ResponseHeader>),
 }
 
 impl Display {
@@ -136,6 +143,13 @@ fn protobuf(answer: Answer<'_>) -> Result<Vec<u8>, Exit> {
         Answer::MoveLeader(_, _, r) => r.encode_to_vec(),
         Answer::Downgrade(_, r) => r.encode_to_vec(),
         Answer::Alarm(r) => r.encode_to_vec(),
+        Answer::AuthStatus(r) => r.encode_to_vec(),
+        Answer::User(_, r) => r.encode_to_vec(),
+        Answer::Users(r) => r.encode_to_vec(),
+        Answer::Role(_, r) => r.encode_to_vec(),
+        Answer::Roles(r) => r.encode_to_vec(),
+        // All of these messages look alike.
+        Answer::Done(_, header) => pb::AuthUserAddResponse { header }.encode_to_vec(),
         Answer::Health(_) | Answer::Status(_) | Answer::HashKv(_) => return Err(unsupported("protobuf")),
     })
 }

@@ -1,8 +1,10 @@
 //! The `simple` format: made for eyes and for `cut`.
 
 use super::{Answer, Display, Health, alarm_name, event_type};
+use api::pb::authpb::{Permission, permission::Type};
 use api::pb::etcdserverpb as pb;
 use api::pb::mvccpb::KeyValue;
+use client::prefix_end;
 
 use pb::response_op::Response as Done;
 
@@ -15,6 +17,7 @@ pub fn text(answer: Answer<'_>, display: &Display) -> Vec<u8> {
         Answer::Del(r) => del(&mut out, r, display.hex),
         Answer::Txn(r) => txn(&mut out, r, display),
         Answer::Watch(r) => watch(&mut out, r, display.hex),
+        Answer::Role(name, r) => role(&mut out, name, r),
         other => out.extend_from_slice(lines(other).as_bytes()),
     }
     out
@@ -110,8 +113,43 @@ fn lines(answer: Answer<'_>) -> String {
         Answer::Health(list) => list.iter().filter(|h| h.healthy).map(healthy).collect(),
         Answer::Status(list) => list.iter().map(|s| status_row(s).join(", ") + "\n").collect(),
         Answer::HashKv(list) => list.iter().map(|h| hash_row(h).join(", ") + "\n").collect(),
-        Answer::Get(_) | Answer::Put(_) | Answer::Del(_) | Answer::Txn(_) | Answer::Watch(_) => String::new(),
+        Answer::AuthStatus(r) => format!("Authentication Status: {}\nAuthRevision: {}\n", r.enabled, r.auth_revision),
+        Answer::User(name, r) => {
+            let roles: String = r.roles.iter().map(|role| format!(" {role}")).collect();
+            format!("User: {name}\nRoles:{roles}\n")
+        }
+        Answer::Users(r) => r.users.iter().map(|user| format!("{user}\n")).collect(),
+        Answer::Roles(r) => r.roles.iter().map(|role| format!("{role}\n")).collect(),
+        Answer::Done(line, _) => format!("{line}\n"),
+        Answer::Get(_) | Answer::Put(_) | Answer::Del(_) | Answer::Txn(_) | Answer::Watch(_) | Answer::Role(..) => {
+            String::new()
+        }
     }
+}
+
+/// What a role may read, then what it may write. Keys are bytes, not text.
+fn role(out: &mut Vec<u8>, name: &str, r: &pb::AuthRoleGetResponse) {
+    out.extend_from_slice(format!("Role {name}\n").as_bytes());
+    for (head, other) in [("KV Read:\n", Type::Write), ("KV Write:\n", Type::Read)] {
+        out.extend_from_slice(head.as_bytes());
+        if name == "root" && r.perm.is_empty() {
+            out.extend_from_slice(b"\t[, <open ended>\n");
+        }
+        r.perm.iter().filter(|perm| perm.perm_type() != other).for_each(|perm| permission(out, perm));
+    }
+}
+
+fn permission(out: &mut Vec<u8>, perm: &Permission) {
+    out.push(b'\t');
+    match &perm.range_end[..] {
+        b"" => out.extend_from_slice(&perm.key),
+        b"\0" => out.extend_from_slice(&[b"[", &perm.key[..], b", <open ended>"].concat()),
+        end => out.extend_from_slice(&[b"[", &perm.key[..], b", ", end, b")"].concat()),
+    }
+    if !perm.key.is_empty() && !perm.range_end.is_empty() && prefix_end(&perm.key) == perm.range_end {
+        out.extend_from_slice(&[b" (prefix ", &perm.key[..], b")"].concat());
+    }
+    out.push(b'\n');
 }
 
 fn healthy(h: &Health) -> String {
