@@ -99,7 +99,8 @@ impl Core {
     }
 
     /// A leader that stops names its successor, the voter that it has been connected to for longest (etcd
-    /// `TransferLeadership`), and works on until that one leads, or for an election timeout: then the others find one.
+    /// `TransferLeadership`), and works on until that one leads, or for an election timeout: then the others find one. What
+    /// came meanwhile is the successor's.
     fn hand_over(&mut self, outputs: &mut Vec<Output<Ticket>>) -> Result<(), Fatal> {
         let (own, _) = self.member.identity();
         let now = self.clock.now_ms();
@@ -111,7 +112,7 @@ impl Core {
         let request = Request::MoveLeader(pb::MoveLeaderRequest { target_id });
         self.member.call(now, Ticket::then(|_| ()), request);
         self.deliver_now(outputs)?;
-        while self.member.leader() == own && self.clock.now_ms() < now + self.hand_over_ms {
+        while [own, 0].contains(&self.member.leader()) && self.clock.now_ms() < now + self.hand_over_ms {
             self.step(outputs)?;
         }
         Ok(())
