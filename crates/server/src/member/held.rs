@@ -24,7 +24,7 @@ const PEERS_MESSAGES_MAX: usize = 4096;
 enum Proposal {
     /// Of a client here, by the id that its waiter has.
     Own(u64, Bytes),
-    Peer(Message),
+    Peer(Box<Message>),
 }
 
 /// In the order in which they came.
@@ -41,7 +41,7 @@ impl Held {
         if self.peers_bytes + bytes <= PEERS_BYTES_MAX && self.peers_messages < PEERS_MESSAGES_MAX {
             self.peers_bytes += bytes;
             self.peers_messages += 1;
-            self.proposals.push_back(Proposal::Peer(message));
+            self.proposals.push_back(Proposal::Peer(Box::new(message)));
         }
     }
 }
@@ -83,7 +83,7 @@ impl<T> Member<T> {
                 Proposal::Own(..) => {}
                 Proposal::Peer(message) => {
                     // As if it had come now: a follower passes it on.
-                    let _refused = self.raft.step(message);
+                    let _refused = self.raft.step(*message);
                 }
             }
         }

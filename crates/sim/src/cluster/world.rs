@@ -291,6 +291,7 @@ impl World {
         process.busy = false;
         process.queued.extend(effects.tasks);
         let term = process.member.raft().basic_status().hard_state.term;
+        self.terms.stands(id, process.member.raft(), process.member.applied().index())?;
         for message in effects.messages {
             self.terms.sent(&message, term, &self.nodes[&id].shadow)?;
             self.send(message);

@@ -1,8 +1,10 @@
 //! Raft's safety, as far as messages show it: one leader a term, one vote a term, and nothing acknowledged that is not
-//! durable. (That all members apply the same entries, `history` sees to.)
+//! durable; and as far as members know it: leaders count replicas of their own term's entries only, and what is applied is
+//! committed. (That all members apply the same entries, `history` sees to.)
 
 use crate::cluster::shadow::Shadow;
 use api::raft::{Message, MessageType};
+use raft::{RawNode, Role};
 use std::collections::BTreeMap;
 
 /// Who led and who voted for whom, in each term. It outlives crashes: that is the point.
@@ -10,6 +12,8 @@ use std::collections::BTreeMap;
 pub struct Terms {
     leaders: BTreeMap<u64, u64>,
     votes: BTreeMap<(u64, u64), u64>,
+    /// Of each member that leads: its term, and what it had committed when it was last looked at.
+    committed: BTreeMap<u64, (u64, u64)>,
 }
 
 impl Terms {
@@ -33,6 +37,29 @@ impl Terms {
                 ))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// A member stands so after a turn, and has applied so much.
+    ///
+    /// # Errors
+    /// It must not: what it applied is not committed, or it committed by counting an entry of another's term (Raft paper,
+    /// 5.4.2), which a later leader may replace.
+    pub fn stands(&mut self, id: u64, raft: &RawNode, applied: u64) -> Result<(), String> {
+        let status = raft.basic_status();
+        let (term, commit) = (status.hard_state.term, status.hard_state.commit);
+        if commit < applied {
+            return Err(format!("{id:x} applied {applied}, committed is its log up to {commit}"));
+        }
+        if status.role != Role::Leader {
+            self.committed.remove(&id);
+            return Ok(());
+        }
+        let before = self.committed.insert(id, (term, commit)).filter(|(led, _)| *led == term);
+        let counted = before.filter(|(_, before)| *before < commit).and_then(|_| raft.term(commit));
+        match counted.is_none_or(|of| of == term) {
+            true => Ok(()),
+            false => Err(format!("{id:x} leads term {term} and commits {commit}, of term {counted:?}")),
         }
     }
 
