@@ -175,14 +175,16 @@ fn mode(path: &Path) -> u32 {
 fn install(deb: &Path, out: &TempDir) {
     let script = format!(
         "set -e
-         mount -t tmpfs none {folder}
+         mount -t tmpfs none {folder} || exit 77
          mkdir {folder}/up {folder}/work {folder}/merged
          mount -t overlay overlay -o lowerdir=/,upperdir={folder}/up,workdir={folder}/work {folder}/merged || exit 77
          mkdir -p {folder}/merged/tmp
          cp /proc/self/fd/3 {folder}/merged/tmp/oxetcd.deb
          exec chroot {folder}/merged sh -ec '
             command -v adduser >/dev/null || exit 77
-            dpkg --force-depends -i /tmp/oxetcd.deb >&2
+            userdel etcd 2>/dev/null || true
+            rm -rf /var/lib/etcd
+            dpkg --force-depends --force-conflicts --force-overwrite -i /tmp/oxetcd.deb >&2
             etcd --version | head -1
             stat -c \"%a %U\" /var/lib/etcd
             getent passwd etcd | cut -d: -f1,6

@@ -1,5 +1,5 @@
 //! What the papers promise: metrics that dashboard and alerts look at exist, the hardening guide's commands do what it says, and
-//! the advisories' tests are there; two of these stand here.
+//! the advisories' tests are there; some of these stand here.
 
 mod tools;
 
@@ -12,6 +12,8 @@ use oxetcd_tests::web;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tools::{Said, our_etcdctl};
@@ -366,4 +368,36 @@ fn the_gateway_never_speaks_as_the_servers_certificate() {
     assert!(range().code == Some(0) && !range().out.contains("kvs"), "nobody put it: {:?}", range());
     assert_eq!(ask("nameless", "kv/put", key, &["-H", &token]).code, Some(0), "root himself may");
     assert!(range().out.contains("kvs"), "{:?}", range());
+}
+
+/// etcd#22143: requests whose heads never end. They may keep their connections for five minutes, and nobody waiting.
+#[test]
+fn clients_whose_headers_never_end_keep_nobody_waiting() {
+    let folder = TempDir::new("slow-headers");
+    let server = Launch::new(&our_etcd(), &folder.join("data")).start();
+    let address = server.client_address();
+    let begin = |n: usize| {
+        let mut stream = TcpStream::connect(&address).expect("it listens");
+        let head: &[u8] = if n.is_multiple_of(2) {
+            b"POST /v3/kv/put HTTP/1.1\r\nHost: a\r\nX-Slow: "
+        } else {
+            b"PRI * HTTP/2.0\r\n"
+        };
+        stream.write_all(head).expect("it is open");
+        stream
+    };
+    let mut slow: Vec<TcpStream> = (0..100).map(begin).collect();
+    for n in 0..20 {
+        slow.iter_mut().for_each(|stream| drop(stream.write_all(b"a")));
+        let reply = web::post(&address, "/v3/kv/put", r#"{"key":"YQ=="}"#);
+        assert_eq!(reply.status, 200, "put {n}: {}", reply.body);
+    }
+    // The first ones are heard once their heads end.
+    let first = &mut slow[0];
+    first
+        .write_all(b"\r\nContent-Length: 14\r\nConnection: close\r\n\r\n{\"key\":\"YQ==\"}")
+        .expect("it is still open");
+    let mut answer = String::new();
+    first.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
