@@ -161,6 +161,14 @@ fn the_debian_package_is_one_by_dpkgs_lights_and_installs() {
     }
     let completions = fs::read(root.join("usr/share/bash-completion/completions/etcdctl")).expect("completions");
     assert_eq!(text(&completions), stdout_of(Command::new(programs().join("etcdctl")).args(["completion", "bash"])));
+    let manuals =
+        fs::read_dir(source("docs/man")).map(|pages| pages.map(|page| page.expect("a page").path()).collect());
+    for page in manuals.unwrap_or_else(|_| Vec::new()) {
+        let section = page.extension().expect("a section").to_string_lossy();
+        let name = page.file_name().expect("a name").to_string_lossy();
+        let packed = root.join(format!("usr/share/man/man{section}/{name}.gz"));
+        assert!(packed.is_file(), "{name} is not in the package");
+    }
     for script in ["postinst", "prerm", "postrm"] {
         stdout_of(Command::new("sh").arg("-n").arg(root.join("DEBIAN").join(script)));
     }

@@ -87,11 +87,18 @@ impl Binaries {
             cross(arch, &mut cargo)?;
         }
         let home = std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")));
-        let flags = format!("--remap-path-prefix={}=/oxetcd", root.display());
-        let flags = home.map(|home| format!("{flags} --remap-path-prefix={home}=/cargo")).unwrap_or(flags);
+        let places: Vec<(String, &str)> =
+            [Some((root.display().to_string(), "/oxetcd")), home.ok().map(|home| (home, "/cargo"))]
+                .into_iter()
+                .flatten()
+                .collect();
+        // The compiler of C writes its files' names into what they assert.
+        let renamed = |flag: &str| places.iter().map(|(from, to)| format!(" {flag}={from}={to}")).collect::<String>();
+        let c = std::env::var("CFLAGS").unwrap_or_default() + &renamed("-ffile-prefix-map");
         cargo.current_dir(root).args(["build", "--release", "--locked", "--bins", "--target", target]);
         cargo.args(NAMES.iter().flat_map(|name| ["-p", name]));
-        cargo.env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo").env("RUSTFLAGS", flags);
+        cargo.env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo").env("RUSTFLAGS", renamed("--remap-path-prefix").trim());
+        cargo.env("CFLAGS", c.trim());
         if !cargo.status()?.success() {
             return Err(format!("the programs do not build for {target}: see above").into());
         }
