@@ -358,8 +358,11 @@ fn the_gateway_never_speaks_as_the_servers_certificate() {
         ("nameless", "kv/put", key),
         ("nameless", "auth/user/list", "{}"),
     ] {
-        let refused = ask(who, path, body, &[]);
-        assert!(refused.code != Some(0) && refused.out.is_empty(), "{who} {path}: {refused:?}");
+        // Often: an answer that came before its request had been read was lost over HTTP/2 now and then (code 92).
+        for _ in 0..5 {
+            let refused = ask(who, path, body, &[]);
+            assert!(refused.code == Some(22) && refused.out.is_empty(), "{who} {path}: {refused:?}");
+        }
     }
     let login = ask("nameless", "auth/authenticate", r#"{"name":"root","password":"r"}"#, &[]);
     let login: Value = serde_json::from_str(&login.out).unwrap_or_else(|e| panic!("{e}: {login:?}"));
