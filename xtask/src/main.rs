@@ -5,8 +5,11 @@
 //! is stale. There are no service stubs: `crates/rpc/src/methods.rs` is the table of methods.
 //!
 //! `cargo run -p xtask -- dependencies` checks licences, sources and bans of everything in Cargo.lock.
+//!
+//! `cargo run -p xtask -- release` makes the tarball, the Debian package and the container images.
 
 mod dependencies;
+mod release;
 
 use protox::prost::Message as _;
 use protox::prost_reflect::prost_types;
@@ -37,7 +40,8 @@ fn main() -> ExitCode {
         ["protos"] => protos(false),
         ["protos", "--check"] => protos(true),
         ["dependencies"] => dependencies::check(),
-        _ => Err("usage: xtask protos [--check] | dependencies".into()),
+        ["release", words @ ..] => release::run(words),
+        _ => Err(format!("usage: xtask protos [--check] | dependencies | {}", release::USAGE).into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -94,11 +94,14 @@ pub(crate) async fn plain<M: Member>(
     };
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     if !visitor.is_encrypted && !Web::is_allowed(&port.web.host_whitelist, host_name(host)) {
-        return error(StatusCode::MISDIRECTED_REQUEST, misdirected(host_name(host)));
+        let response = error(StatusCode::MISDIRECTED_REQUEST, misdirected(host_name(host)));
+        Source::Http(request.into_body()).spend().await;
+        return response;
     }
     // The gateway's calls are nobody's but a token's: a certificate that names somebody else would be passed over.
     let is_named = visitor.common_name.is_some_and(|name| !name.is_empty());
     if is_named && port.web.gateway && path.starts_with("/v3/") && port.services.0.is_auth_enabled() {
+        Source::Http(request.into_body()).spend().await;
         return error(StatusCode::BAD_REQUEST, PASSED_OVER);
     }
     let origin = port.web.shared_with(request.headers());

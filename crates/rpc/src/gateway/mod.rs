@@ -53,6 +53,7 @@ pub(crate) struct Asked {
 /// Answers a request.
 pub(crate) async fn serve<M: Member>(port: Arc<Port<M>>, asked: Asked, mut source: Source) -> Response<Body> {
     let Some(path) = routes::method_of(&asked.path) else {
+        source.spend().await;
         return no_route(StatusCode::NOT_FOUND, Code::NotFound, "Not Found");
     };
     let method = match overridden(&asked) {
@@ -64,15 +65,20 @@ pub(crate) async fn serve<M: Member>(port: Arc<Port<M>>, asked: Asked, mut sourc
         None => asked.method.clone(),
     };
     if method != Method::POST {
+        source.spend().await;
         return no_route(StatusCode::NOT_IMPLEMENTED, Code::Unimplemented, "Method Not Allowed");
     }
     let known = json::messages_of(path).zip(dispatch::find::<M>(path).ok());
     let Some(((input, output), method)) = known else {
+        source.spend().await;
         return no_route(StatusCode::NOT_FOUND, Code::NotFound, "Not Found");
     };
     let head = match head_of(path, &asked.headers) {
         Ok(head) => head,
-        Err(why) => return refused(&why),
+        Err(why) => {
+            source.spend().await;
+            return refused(&why);
+        }
     };
     let limit = port.limits.max_message().saturating_mul(JSON_TIMES);
     let mut values = Values::new(source, limit);

@@ -8,6 +8,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::sync::mpsc;
 
+/// Bytes of a refused request that are read for nothing; as many as Go's server reads.
+const SPENT_MAX: u64 = 256 << 10;
+
 /// Bytes of a request as they come.
 pub(crate) enum Source {
     /// The body of an HTTP request.
@@ -34,6 +37,16 @@ impl Source {
             },
             Source::Texts(texts) => texts.recv().await,
             Source::Pieces(pieces) => pieces.pop_front(),
+        }
+    }
+
+    /// Reads what is left of a request of known, small length before it is refused. Over HTTP/2 a stream whose request was not
+    /// read ends with a reset behind the answer: a client that is still sending sees that first (curl: code 92) and loses
+    /// the answer. One whose requests have no known end may wait for the answer before it goes on.
+    pub async fn spend(mut self) {
+        let Source::Http(body) = &self else { return };
+        if body.size_hint().upper().is_some_and(|length| length <= SPENT_MAX) {
+            while self.next().await.is_some() {}
         }
     }
 }
