@@ -13,9 +13,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const HOUR: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(100);
 
-/// A connection whose other end said something at most, takes nothing, and stays. Tells when it is given up.
+/// A connection whose other end stays: it says nothing, or it asks and takes no answer. Tells when it is given up.
 struct Stuck {
     said: &'static [u8],
+    takes: bool,
     _given_up: Sender<()>,
 }
 
@@ -30,32 +31,32 @@ impl AsyncRead for Stuck {
 }
 
 impl AsyncWrite for Stuck {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Pending
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.takes { Poll::Ready(Ok(bytes.len())) } else { Poll::Pending }
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Pending
+        if self.takes { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Pending
+        Poll::Ready(Ok(()))
     }
 }
 
 fn serve(transport: &Transport, said: &'static [u8]) -> Receiver<()> {
     let (given_up, gone) = channel();
-    transport.serve(Box::new(Stuck { said, _given_up: given_up }));
+    transport.serve(Box::new(Stuck { said, takes: said.is_empty(), _given_up: given_up }));
     gone
 }
 
-/// Each waits for an hour where the other would not wait at all: both settings count, for what they are for.
+/// One waits for an hour where the other is given up: each setting counts, for what it is for.
 #[test]
 fn connections_of_peers_wait_as_long_as_the_settings_say() {
     let request = b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n";
     for (said, patient, impatient) in [
         (&b""[..], Timeouts { read: HOUR, write: SHORT }, Timeouts { read: SHORT, write: HOUR }),
-        (request, Timeouts { read: SHORT, write: HOUR }, Timeouts { read: HOUR, write: SHORT }),
+        (request, Timeouts { read: HOUR, write: HOUR }, Timeouts { read: HOUR, write: SHORT }),
     ] {
         let [patient, impatient] = [patient, impatient].map(|timeouts| Node::waiting(1, timeouts));
         let stays = serve(&patient.transport, said);
