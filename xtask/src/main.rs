@@ -4,6 +4,9 @@
 //! user builds neither protoc nor a generator. `cargo run -p xtask -- protos --check` fails when the checked-in code
 //! is stale. There are no service stubs: `crates/rpc/src/methods.rs` is the table of methods.
 //!
+//! `cargo run -p xtask -- docs` writes what is generated from the server's table of settings: `docs/configuration.md`,
+//! `etcd.conf.yml.sample` and the manual page; `docs --check` fails when one of them is stale.
+//!
 //! `cargo run -p xtask -- dependencies` checks licences, sources and bans of everything in Cargo.lock.
 //!
 //! `cargo run -p xtask -- release` makes the tarball, the Debian package and the container images.
@@ -39,9 +42,11 @@ fn main() -> ExitCode {
     let outcome = match args.as_slice() {
         ["protos"] => protos(false),
         ["protos", "--check"] => protos(true),
+        ["docs"] => docs(false),
+        ["docs", "--check"] => docs(true),
         ["dependencies"] => dependencies::check(),
         ["release", words @ ..] => release::run(words),
-        _ => Err(format!("usage: xtask protos [--check] | dependencies | {}", release::USAGE).into()),
+        _ => Err(format!("usage: xtask protos [--check] | docs [--check] | dependencies | {}", release::USAGE).into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -49,6 +54,18 @@ fn main() -> ExitCode {
             eprintln!("xtask: {e}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The server knows its settings; building it here would make every other chore wait for it.
+fn docs(check: bool) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = std::process::Command::new(cargo);
+    command.args(["run", "--quiet", "--locked", "-p", "etcd", "--example", "documents", "--"]);
+    command.args(check.then_some("--check"));
+    match command.status()?.success() {
+        true => Ok(()),
+        false => Err("the documents are not what the table of settings says".into()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The `etcd` program.
 
+use etcd::arch;
 use etcd::config::{self, Asked, Config, Failure, Loaded};
 use etcd::logging::{self, Level, Note, Settings};
 use rustix::process::Signal;
@@ -38,8 +39,16 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     // A variable that is not text can't be one of ours.
-    let env: Vec<(String, String)> =
+    let mut env: Vec<(String, String)> =
         std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
+    let told = match check_arch(&mut env) {
+        Ok(told) => told,
+        Err(refused) => {
+            logging::start(&Settings::default()).expect("stderr needs no opening");
+            refused.log();
+            return ExitCode::FAILURE;
+        }
+    };
     let args = words.get(1..).unwrap_or_default();
     if let Some(command @ ("gateway" | "grpc-proxy")) = args.first().map(String::as_str) {
         eprintln!("etcd {command}: this release of oxetcd does not have that command yet; run Go etcd's");
@@ -61,8 +70,21 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Asked::Misuse(text) => misuse(&text),
-        Asked::Run(loaded) => run(*loaded, &words),
+        Asked::Run(mut loaded) => {
+            loaded.notes.splice(0..0, told);
+            run(*loaded, &words)
+        }
     }
+}
+
+/// `ETCD_UNSUPPORTED_ARCH` is no setting: where it means something it is gone from `env` afterwards.
+fn check_arch(env: &mut Vec<(String, String)>) -> Result<Option<Note>, Note> {
+    let given = env.iter().position(|(name, _)| name == "ETCD_UNSUPPORTED_ARCH");
+    let told = arch::check(arch::here(), given.map(|at| env[at].1.as_str()))?;
+    if let (Some(_), Some(at)) = (&told, given) {
+        env.remove(at);
+    }
+    Ok(told)
 }
 
 /// Signals as a Go program takes them; those that stop a member are the driver's.
@@ -82,7 +104,7 @@ fn misuse(text: &str) -> ExitCode {
 
 /// etcd's four lines, then ours.
 fn version() -> String {
-    let (os, arch) = (std::env::consts::OS, go_arch());
+    let (os, arch) = (std::env::consts::OS, arch::here());
     format!(
         "etcd Version: {}\nGit SHA: {}\nGo Version: {}\nGo OS/Arch: {os}/{arch}\noxetcd {}\n",
         api::version::SERVER,
@@ -90,14 +112,6 @@ fn version() -> String {
         "none (this is oxetcd, in Rust)",
         env!("CARGO_PKG_VERSION")
     )
-}
-
-fn go_arch() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 fn run(loaded: Loaded, words: &[String]) -> ExitCode {

@@ -18,6 +18,7 @@ use crate::messages::{Messages, Unread};
 use crate::methods::{Kind, Method, Work};
 use crate::metrics::{self, calls::Counted};
 use crate::services::status;
+use crate::slow::Remembered;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode};
 use prost::DecodeError;
@@ -31,6 +32,10 @@ use tonic::{Code, Status};
 /// A call on its way to its response.
 pub(crate) struct Call<M: Member>(State<M>);
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every call is of the largest; a box would cost each an allocation"
+)]
 enum State<M: Member> {
     /// `None` once it was taken.
     Answered(Option<Response<Body>>),
@@ -52,6 +57,8 @@ pub(crate) struct Working<M: Member> {
     pub end: Option<End>,
     pub open: Option<Open>,
     pub counted: Option<Counted>,
+    /// For the log, should it take long.
+    pub told: Remembered,
     /// What the member was asked.
     pub asked: Option<Kinds>,
     pub messages: Messages,
@@ -137,6 +144,7 @@ impl<M: Member> Working<M> {
             counted.sent(1, body.message_bytes());
         }
         counted.end(outcome.as_ref().map_or_else(Status::code, |_| Code::Ok));
+        self.told.tell(counted, self.port.limits.slow_call, outcome.as_ref().ok().map(Body::message_bytes));
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Body, Status>> {
@@ -157,6 +165,7 @@ impl<M: Member> Working<M> {
                 ),
                 Step::Asked(answer) => {
                     let answer = ready!(Pin::new(answer).poll(cx)).unwrap_or(Err(api::Error::Stopped));
+                    self.told.answer(&answer);
                     self.step = Step::Ending(Some(self.encode(answer)));
                     continue;
                 }
@@ -185,6 +194,7 @@ impl<M: Member> Working<M> {
             Step::Reading { caller, .. } => std::mem::take(caller),
             Step::Asked(_) | Step::Served(_) | Step::Ending(_) => Caller::default(),
         };
+        self.told.request(&message);
         self.step = match &self.method.kind {
             Kind::Asked(asked) => {
                 let request = (asked.decode)(message).map_err(|e| malformed(&e))?;

@@ -9,12 +9,15 @@ use crate::messages::Messages;
 use crate::methods::{Kind, Method, Service};
 use crate::metrics::calls::{self, Counted};
 use crate::plain::{Offer, Web, plain};
+use crate::secure::Socket;
 use crate::serve::Limits;
 use crate::services::{Services, status};
+use crate::slow::Remembered;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -38,6 +41,15 @@ pub(crate) struct Visitor {
     pub is_encrypted: bool,
     /// Of the certificate that was shown, where certificates stand for users.
     pub common_name: Option<String>,
+    /// Where it comes from: shared, since each call remembers it.
+    pub remote: Option<Arc<SocketAddr>>,
+}
+
+impl Visitor {
+    /// Somebody without TLS.
+    pub fn plain(stream: &impl Socket) -> Visitor {
+        Visitor { remote: stream.remote().map(Arc::new), ..Visitor::default() }
+    }
 }
 
 /// The port as hyper's service, for one connection.
@@ -92,6 +104,7 @@ struct Admitted<M: Member> {
     method: &'static Method<M>,
     counted: Option<Counted>,
     caller: Caller,
+    remote: Option<Arc<SocketAddr>>,
     /// `grpc-timeout`, from now on.
     limit: Option<Duration>,
     /// As grpc-go: a response is compressed exactly when its request says that it may be, whatever the client accepts.
@@ -128,7 +141,7 @@ fn admit<M: Member, B>(
     }
     let (gzip, wants_leader) = (fields.gzip(), fields.wants_leader());
     let caller = Caller { common_name: visitor.common_name.clone(), ..fields.caller() };
-    Ok(Admitted { method, counted, caller, limit: checked?, gzip, wants_leader })
+    Ok(Admitted { method, counted, caller, remote: visitor.remote.clone(), limit: checked?, gzip, wants_leader })
 }
 
 fn begin<M: Member>(
@@ -138,7 +151,7 @@ fn begin<M: Member>(
     call: Admitted<M>,
     body: Requests,
 ) -> Call<M> {
-    let Admitted { method, mut counted, caller, limit, gzip, wants_leader } = call;
+    let Admitted { method, mut counted, caller, remote, limit, gzip, wants_leader } = call;
     let stop = method.endless.then(|| port.stop.clone());
     if stop.as_ref().is_some_and(|stop| *stop.borrow()) {
         if let Some(counted) = &mut counted {
@@ -157,7 +170,8 @@ fn begin<M: Member>(
     }
     let step = Step::Reading { caller, first: None };
     let (port, end, open) = (port.clone(), Some(end), Some(open));
-    Call::working(Working { port, method, content_type, gzip, end, open, counted, asked: None, messages, step })
+    let told = Remembered::of(remote);
+    Call::working(Working { port, method, content_type, gzip, end, open, counted, told, asked: None, messages, step })
 }
 
 /// The request's fields that mean something here; of one that comes several times, the first.

@@ -34,6 +34,7 @@ mod plain;
 mod secure;
 mod serve;
 mod services;
+mod slow;
 mod streams;
 
 pub use backend::{Answer, Caller, Member, Pieces, Told, WatchStream};
@@ -41,3 +42,4 @@ pub use dispatch::bare_token;
 pub use plain::{Offer, Web};
 pub use secure::{Guard, Security};
 pub use serve::{Connection, Limits, Listener, accept, serve};
+pub use slow::{range_text, txn_text};

@@ -69,9 +69,9 @@ pub use ask::{
     Asker, Unanswered, Versions, downgrade_enabled, hash_kv, lease_time_to_live, members, promote, renew_lease,
     versions,
 };
-pub use io::{Acceptor, BoxedIo, Connecting, Connector, Io, Plain, tcp};
+pub use io::{Acceptor, BoxedIo, Connecting, Connector, Io, Plain};
 pub use local::{Awaited, HashKv, Identity, Image, ImageSink, LeaseInfo, LeaseRefusal, Local, MemberInfo};
 pub use metrics::{Distribution, PeerMetrics};
 pub use secure::{Dial, Gate};
-pub use transport::{Config, Transport};
+pub use transport::{Config, Timeouts, Transport};
 pub use url::{Scheme, Url};

@@ -120,6 +120,6 @@ impl Guard {
             verdict.map_err(|error| Rejected::of(stream, error))?;
         }
         let common_name = names.filter(|_| self.names_users).map(|names| names.common_name);
-        Ok(Visitor { is_encrypted: true, common_name })
+        Ok(Visitor { is_encrypted: true, common_name, remote: remote.map(Arc::new) })
     }
 }

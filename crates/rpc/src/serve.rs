@@ -50,6 +50,8 @@ pub struct Limits {
     /// Server pings, and how long their answers may take. Either zero: grpc-go's two hours and twenty seconds.
     pub keepalive_interval: Duration,
     pub keepalive_timeout: Duration,
+    /// Unary calls that take longer are logged (`request stats`).
+    pub slow_call: Duration,
     /// Streams that want a leader end after three of these without one.
     pub election_timeout: Duration,
 }
@@ -290,7 +292,8 @@ impl<M: Member> Server<M> {
     ) {
         if let Security::Plain = *security {
             // A future of its own: it has no room for a handshake.
-            tokio::spawn(self.clone().talk(stream, offer, Visitor::default(), watcher, slot));
+            let visitor = Visitor::plain(&stream);
+            tokio::spawn(self.clone().talk(stream, offer, visitor, watcher, slot));
             return;
         }
         let server = self.clone();
@@ -301,7 +304,10 @@ impl<M: Member> Server<M> {
                 _ = stop.wait_for(|stop| *stop) => return,
             };
             match secured {
-                Some(Secured::Plain(stream)) => server.talk(stream, offer, Visitor::default(), watcher, slot).await,
+                Some(Secured::Plain(stream)) => {
+                    let visitor = Visitor::plain(&stream);
+                    server.talk(stream, offer, visitor, watcher, slot).await;
+                }
                 Some(Secured::Tls(stream, visitor)) => server.talk(stream, offer, visitor, watcher, slot).await,
                 None => {}
             }

@@ -3,7 +3,7 @@
 use api::pb::etcdserverpb as pb;
 use api::raft::{ConfChange, ConfChangeKind, Message, MessageType};
 use disk::{Crash, SimDisk, SimOptions};
-use server::member::{Beginning, BootConfig, Config, Founder, RELEASE_DELAY_MS, RELEASE_ENTRIES};
+use server::member::{Beginning, BootConfig, Choices, Config, Founder, RELEASE_DELAY_MS, RELEASE_ENTRIES};
 use server::{LogWriter, Member, Output, Request};
 
 fn config() -> Config {
@@ -29,6 +29,7 @@ fn config() -> Config {
         alone: false,
         strict_reconfig_check: true,
         lease_checkpoint: false,
+        choices: Choices::default(),
         checkpoint_bytes: 1 << 20,
         checkpoint_ms: 5000,
         unwritten_bytes: usize::MAX,

@@ -3,7 +3,9 @@
 use api::pb::etcdserverpb as pb;
 use api::raft::{Message, MessageType};
 use disk::{Fault, SimDisk, SimOptions};
-use server::member::{Beginning, BootConfig, CheckpointJob, Config, Founder, RELEASE_DELAY_MS, RELEASE_ENTRIES};
+use server::member::{
+    Beginning, BootConfig, CheckpointJob, Choices, Config, Founder, RELEASE_DELAY_MS, RELEASE_ENTRIES,
+};
 use server::{LogTask, LogWriter, Member, Output, Request, Response};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -43,13 +45,17 @@ struct World {
     /// Database snapshots on their way, and how many there were.
     images: Vec<(Message, std::sync::Arc<store::Applied>)>,
     snapshots: usize,
+    /// Of those who are made next.
+    choices: Choices,
+    /// How often somebody wanted to know the others' versions.
+    versions_asked: usize,
 }
 
 fn url(id: u64) -> Vec<String> {
     vec![format!("http://10.0.0.{id}:2380")]
 }
 
-fn config(id: u64, catchup_entries: u64) -> Config {
+fn config(id: u64, catchup_entries: u64, choices: Choices) -> Config {
     Config {
         name: format!("m{id}"),
         client_urls: vec![format!("http://10.0.0.{id}:2379")],
@@ -72,6 +78,7 @@ fn config(id: u64, catchup_entries: u64) -> Config {
         alone: false,
         strict_reconfig_check: true,
         lease_checkpoint: false,
+        choices,
         checkpoint_bytes: 1 << 20,
         checkpoint_ms: 5000,
         unwritten_bytes: usize::MAX,
@@ -85,6 +92,17 @@ fn boot(
     now_ms: u64,
     catchup_entries: u64,
 ) -> Result<(Member<Ticket>, LogWriter), server::Fatal> {
+    boot_with(disk, id, founders, now_ms, catchup_entries, Choices::default())
+}
+
+fn boot_with(
+    disk: &SimDisk,
+    id: u64,
+    founders: &[u64],
+    now_ms: u64,
+    catchup_entries: u64,
+    choices: Choices,
+) -> Result<(Member<Ticket>, LogWriter), server::Fatal> {
     let founders: Vec<_> =
         founders.iter().map(|id| Founder { id: *id, name: format!("m{id}"), peer_urls: url(*id) }).collect();
     let boot = BootConfig {
@@ -93,7 +111,7 @@ fn boot(
         wal_dir: None,
         wal: wal::WalOptions { segment_bytes: 64 << 10, ..wal::WalOptions::default() },
         store: store::Options { max_learners: 1, ..store::Options::default() },
-        member: config(id, catchup_entries),
+        member: config(id, catchup_entries, choices),
         initial: Ok(Beginning { cluster_id: 7, id, founders }),
         force_new_cluster: None,
         now_ms,
@@ -109,6 +127,10 @@ impl World {
     }
 
     fn keeping(catchup_entries: u64, ids: &[u64]) -> World {
+        World::choosing(Choices::default(), catchup_entries, ids)
+    }
+
+    fn choosing(choices: Choices, catchup_entries: u64, ids: &[u64]) -> World {
         let mut world = World {
             nodes: BTreeMap::new(),
             cut: BTreeSet::new(),
@@ -122,6 +144,8 @@ impl World {
             carried: BTreeSet::new(),
             images: Vec::new(),
             snapshots: 0,
+            choices,
+            versions_asked: 0,
         };
         ids.iter().for_each(|id| world.add(*id, ids));
         world
@@ -129,7 +153,8 @@ impl World {
 
     fn add(&mut self, id: u64, founders: &[u64]) {
         let disk = SimDisk::new(SimOptions { seed: id, capacity: u64::MAX });
-        let (member, log) = boot(&disk, id, founders, self.now_ms, self.catchup_entries).unwrap();
+        let choices = self.choices.clone();
+        let (member, log) = boot_with(&disk, id, founders, self.now_ms, self.catchup_entries, choices).unwrap();
         self.nodes.insert(id, Node { disk, member, log, jobs: VecDeque::new(), held: Vec::new(), removed: false });
     }
 
@@ -181,6 +206,7 @@ impl World {
                 Output::Forward { ticket, .. } => drop(self.forwarded.insert(ticket)),
                 Output::Checkpoint(job) => jobs.push_back(*job),
                 Output::Removed => *removed = true,
+                Output::AskVersions => self.versions_asked += 1,
                 Output::SendSnapshot { message, applied } => self.images.push((message, applied)),
                 _ => {}
             }
@@ -842,4 +868,28 @@ fn a_leader_without_followers_renews_no_lease() {
     assert!(!world.answers.contains_key(&ticket), "{:?}", world.answers[&ticket]);
     world.pass(4000);
     assert_eq!(world.answers.remove(&ticket), Some(Err(api::Error::NoLeader)));
+}
+
+#[test]
+fn the_end_of_a_downgrade_is_looked_for_as_often_as_the_settings_say() {
+    let asked_in_20_seconds = |downgrade_check_ms| {
+        let mut world = World::choosing(Choices { downgrade_check_ms, ..Choices::default() }, 1000, &[1, 2]);
+        let leader = world.leader();
+        let versions = BTreeMap::from([(3 - leader, Some("3.7.1".to_owned()))]);
+        world.node(leader).member.peer_versions(&versions);
+        world.settle();
+        let enable = pb::DowngradeRequest {
+            action: pb::downgrade_request::DowngradeAction::Enable as i32,
+            version: "3.6".into(),
+        };
+        assert!(matches!(world.answer(leader, Request::Downgrade(enable)), Ok(Response::Downgrade(_))));
+        world.versions_asked = 0;
+        world.pass(20_000);
+        world.versions_asked
+    };
+    // For the cluster's version it is asked every four seconds.
+    let for_the_cluster = asked_in_20_seconds(0);
+    assert_eq!(for_the_cluster, 5);
+    assert_eq!(asked_in_20_seconds(5000) - for_the_cluster, 4);
+    assert_eq!(asked_in_20_seconds(500) - for_the_cluster, 40);
 }

@@ -2,7 +2,9 @@
 
 use api::pb::etcdserverpb as pb;
 use disk::{SharedDisk, SimDisk, SimOptions};
-use server::member::{Beginning, BootConfig, CheckpointJob, Config, Founder, RELEASE_DELAY_MS, RELEASE_ENTRIES};
+use server::member::{
+    Beginning, BootConfig, CheckpointJob, Choices, Config, Founder, RELEASE_DELAY_MS, RELEASE_ENTRIES,
+};
 use server::{LogWriter, Member, Output, Request, Response};
 
 type Ticket = &'static str;
@@ -41,6 +43,7 @@ fn boot(disk: SharedDisk) -> BootConfig {
         alone: true,
         strict_reconfig_check: true,
         lease_checkpoint: false,
+        choices: Choices::default(),
         checkpoint_bytes: usize::MAX,
         checkpoint_ms: 5000,
         unwritten_bytes: usize::MAX,

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use prost::Message as _;
 use rpc::peer::{
     Asker, Awaited, BoxedIo, Config, Connecting, Connector, HashKv, Identity, ImageSink, LeaseInfo, LeaseRefusal,
-    Local, MemberInfo, Transport, Url, codec,
+    Local, MemberInfo, Timeouts, Transport, Url, codec,
 };
 use rpc::{Answer, Caller, Limits, Member, Pieces, WatchStream, decoders};
 use server::Request;
@@ -385,6 +385,8 @@ fn grpc_connection(input: &[u8]) -> bool {
         keepalive_min_time: Duration::from_millis(1),
         keepalive_interval: Duration::ZERO,
         keepalive_timeout: Duration::ZERO,
+        // All of them: what is said of them is made from what came.
+        slow_call: Duration::ZERO,
         election_timeout: Duration::from_secs(1),
     };
     runtime().block_on(async {
@@ -578,8 +580,12 @@ fn request_corpus() -> Vec<Vec<u8>> {
 
 fn requests(input: &[u8]) -> bool {
     static TRANSPORT: LazyLock<Transport> = LazyLock::new(|| {
-        let config =
-            Config { connector: Arc::new(Island), dial_timeout: Duration::from_secs(1), snapshot_rate: u64::MAX };
+        let config = Config {
+            connector: Arc::new(Island),
+            dial_timeout: Duration::from_secs(1),
+            snapshot_rate: u64::MAX,
+            timeouts: Timeouts::default(),
+        };
         Transport::start(config, Arc::new(Deaf)).expect("a thread")
     });
     let answer = runtime().block_on(async {

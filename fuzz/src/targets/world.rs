@@ -2,7 +2,7 @@
 
 use api::raft::{Entry, EntryKind};
 use disk::{OpenOptions, SharedDisk, SimDisk, SimOptions};
-use server::member::{Beginning, BootConfig, Config, Founder, RELEASE_DELAY_MS, RELEASE_ENTRIES};
+use server::member::{Beginning, BootConfig, Choices, Config, Founder, RELEASE_DELAY_MS, RELEASE_ENTRIES};
 use server::{Fatal, LogWriter, Member};
 use std::path::Path;
 use store::Store;
@@ -62,6 +62,7 @@ fn config() -> Config {
         alone: false,
         strict_reconfig_check: true,
         lease_checkpoint: false,
+        choices: Choices::default(),
         checkpoint_bytes: 1 << 20,
         checkpoint_ms: 5000,
         unwritten_bytes: usize::MAX,

@@ -5,7 +5,7 @@
 //! are refused.
 
 use super::table::{Config, FLAGS, Flag, IGNORED};
-use super::{defaults, yaml};
+use super::{RAFT_TIMEOUT_MIN, defaults, yaml};
 use crate::logging::{Level, Note};
 use go::{NumberError, quote};
 use std::collections::{BTreeMap, BTreeSet};
@@ -198,12 +198,8 @@ fn from_flags_and_env(
     let outcome = from_env(config, given, variables, notes, &mut used);
     check_env(given, variables, &used, notes)?;
     outcome?;
-    if used.contains("v2-deprecation") {
-        notes.push(Note::new(Level::Warn, V2_DEPRECATION));
-    }
-    if used.contains("max-snapshots") {
-        notes.push(Note::new(Level::Warn, MAX_SNAPSHOTS));
-    }
+    raise_timeouts(config, notes);
+    tell_of_deprecated(|flag| used.contains(flag), notes);
     if config.discovery_fallback == "proxy" {
         let text = "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"";
         return Err(Failure::Verify(text.into()));
@@ -218,6 +214,28 @@ fn from_flags_and_env(
     }
     defaults::fill(config, notes);
     Ok(())
+}
+
+/// Flag and key have the same name.
+fn tell_of_deprecated(is_given: impl Fn(&str) -> bool, notes: &mut Vec<Note>) {
+    for (name, text) in [("max-snapshots", MAX_SNAPSHOTS), ("v2-deprecation", V2_DEPRECATION)] {
+        if is_given(name) {
+            notes.push(Note::new(Level::Warn, text));
+        }
+    }
+}
+
+/// Members that gave one another less time would part for each hiccup.
+fn raise_timeouts(config: &mut Config, notes: &mut Vec<Note>) {
+    let timeouts =
+        [("raft-read-timeout", &mut config.raft_read_timeout), ("raft-write-timeout", &mut config.raft_write_timeout)];
+    for (name, timeout) in timeouts {
+        if *timeout < RAFT_TIMEOUT_MIN {
+            *timeout = RAFT_TIMEOUT_MIN;
+            let text = format!("{name} increased to minimum value: {}", go::format_duration(RAFT_TIMEOUT_MIN));
+            notes.push(Note::new(Level::Info, &text));
+        }
+    }
 }
 
 fn from_env(
@@ -277,8 +295,8 @@ fn check_env(
 }
 
 fn from_file(config: &mut Config, path: &str, notes: &mut Vec<Note>) -> Result<(), Failure> {
-    let text = "Loading server configuration; other configuration command line flags and environment variables will \
-                be ignored if provided.";
+    let text = "loaded server configuration, other configuration command line flags and environment variables will be \
+                ignored if provided";
     notes.push(Note::new(Level::Info, text).text("path", path));
     // The two timeouts a file can't hold keep their flags.
     let (read, write) = (config.raft_read_timeout, config.raft_write_timeout);
@@ -288,7 +306,8 @@ fn from_file(config: &mut Config, path: &str, notes: &mut Vec<Note>) -> Result<(
         let doing = if e.kind() == std::io::ErrorKind::IsADirectory { "read" } else { "open" };
         Failure::Verify(format!("{doing} {path}: {}", go::os_text(&e)))
     })?;
-    yaml::read(&bytes, config)?;
+    let given = yaml::read_given(&bytes, config)?;
+    tell_of_deprecated(|key| given.contains(&key), notes);
     let discovers = !config.discovery_srv.is_empty() || !config.discovery_endpoints.is_empty();
     if discovers && config.initial_cluster == super::table::DEFAULT_INITIAL_CLUSTER {
         config.initial_cluster.clear();

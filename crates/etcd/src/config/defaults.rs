@@ -1,5 +1,6 @@
 //! Defaults that depend on other settings.
 
+use super::RAFT_TIMEOUT_MIN;
 use super::table::{Config, DEFAULT_INITIAL_CLUSTER, DEFAULT_NAME};
 use super::url::Url;
 use crate::logging::{Level, Note};
@@ -8,7 +9,6 @@ use std::time::Duration;
 
 const DEFAULT_HOST: &str = "localhost";
 const WARNING_UNARY: Duration = Duration::from_millis(300);
-const RAFT_TIMEOUT_MIN: Duration = Duration::from_secs(5);
 
 /// Fills in what follows from the rest: addresses when listening everywhere, the one-member cluster of a name.
 pub fn fill(config: &mut Config, notes: &mut Vec<Note>) {

@@ -1,12 +1,24 @@
 //! Feature gates (`--feature-gates A=true,B=false`), as Kubernetes' component-base defines their syntax.
 
 use go::{parse_bool, quote};
+use std::collections::BTreeMap;
+use std::fmt;
 
 /// How settled a feature is; `AllAlpha` and `AllBeta` switch whole stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     Alpha,
     Beta,
+}
+
+impl Stage {
+    /// As `--help` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Alpha => "ALPHA",
+            Stage::Beta => "BETA",
+        }
+    }
 }
 
 macro_rules! gates {
@@ -24,7 +36,8 @@ macro_rules! gates {
 gates! {
     /// The leader compares the hashes of compactions with its followers'.
     CompactHashCheck: Alpha = false,
-    /// A keepalive of a known lease does not wait for the applied index.
+    /// A keepalive of a known lease does not wait for the applied index, and so may renew one whose revocation was
+    /// acknowledged: only where it is asked for by name.
     FastLeaseKeepAlive: Beta = true,
     /// A restarted member compares its data with its peers' before it serves.
     InitialCorruptCheck: Alpha = false,
@@ -47,11 +60,25 @@ gates! {
 pub struct FeatureGates {
     on: Vec<bool>,
     explicit: Vec<bool>,
+    /// What was said, of gates and of whole stages, and what follows for the gates of a stage.
+    said: BTreeMap<&'static str, bool>,
+}
+
+/// As etcd's log has it: what was said, by name.
+impl fmt::Display for FeatureGates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let said: Vec<String> = self.said.iter().map(|(name, on)| format!("{name}={on}")).collect();
+        f.write_str(&said.join(","))
+    }
 }
 
 impl Default for FeatureGates {
     fn default() -> Self {
-        FeatureGates { on: GATES.iter().map(|g| g.3).collect(), explicit: vec![false; GATES.len()] }
+        FeatureGates {
+            on: GATES.iter().map(|g| g.3).collect(),
+            explicit: vec![false; GATES.len()],
+            said: BTreeMap::new(),
+        }
     }
 }
 
@@ -61,16 +88,20 @@ impl FeatureGates {
         self.on[gate as usize]
     }
 
+    /// Whether somebody said that `gate` is to be on: for what is on in etcd unless told otherwise, and not here.
+    pub fn asked(&self, gate: Gate) -> bool {
+        self.enabled(gate) && self.explicit[gate as usize]
+    }
+
     /// Every gate, its stage and whether it is on; and the two that switch a stage, on when all of it is.
     pub fn all(&self) -> impl Iterator<Item = (String, &'static str, bool)> {
-        let name = |stage| if stage == Stage::Alpha { "ALPHA" } else { "BETA" };
         let whole = |stage| GATES.iter().zip(&self.on).all(|((_, _, of, _), on)| *of != stage || *on);
         // Both features of the second stage are on by default, without anyone having asked for all of it.
         let asked =
             |stage| whole(stage) && GATES.iter().zip(&self.on).any(|(gate, on)| gate.2 == stage && gate.3 != *on);
         let stages = [("AllAlpha", Stage::Alpha), ("AllBeta", Stage::Beta)];
-        let stages = stages.map(|(all, stage)| (all.to_owned(), name(stage), asked(stage)));
-        let gates = GATES.iter().zip(&self.on).map(|((_, gate, stage, _), on)| ((*gate).to_owned(), name(*stage), *on));
+        let stages = stages.map(|(all, stage)| (all.to_owned(), stage.name(), asked(stage)));
+        let gates = GATES.iter().zip(&self.on).map(|((_, gate, stage, _), on)| ((*gate).to_owned(), stage.name(), *on));
         stages.into_iter().chain(gates.collect::<Vec<_>>())
     }
 
@@ -103,13 +134,18 @@ impl FeatureGates {
     }
 
     fn apply(&mut self, name: &str, on: bool) {
+        if let Some(stage) = ["AllAlpha", "AllBeta"].into_iter().find(|stage| *stage == name) {
+            self.said.insert(stage, on);
+        }
         for (i, (_, known, stage, _)) in GATES.iter().enumerate() {
             if *known == name {
                 (self.on[i], self.explicit[i]) = (on, true);
+                self.said.insert(known, on);
             }
             let staged = matches!((name, stage), ("AllAlpha", Stage::Alpha) | ("AllBeta", Stage::Beta));
             if staged && !self.explicit[i] {
                 self.on[i] = on;
+                self.said.insert(known, on);
             }
         }
     }
@@ -125,10 +161,11 @@ pub fn help_lines() -> Vec<String> {
         "AllAlpha=true|false (ALPHA - default=false)".to_owned(),
         "AllBeta=true|false (BETA - default=false)".into(),
     ];
-    lines.extend(GATES.iter().map(|(_, name, stage, default)| {
-        let stage = if *stage == Stage::Alpha { "ALPHA" } else { "BETA" };
-        format!("{name}=true|false ({stage} - default={default})")
-    }));
+    lines.extend(
+        GATES
+            .iter()
+            .map(|(_, name, stage, default)| format!("{name}=true|false ({} - default={default})", stage.name())),
+    );
     lines
 }
 
@@ -141,6 +178,8 @@ mod tests {
         let mut gates = FeatureGates::default();
         gates.set("LeaseCheckpoint=false,AllAlpha=true").unwrap();
         assert!(!gates.enabled(Gate::LeaseCheckpoint) && gates.enabled(Gate::PriorityRequest));
+        let said = "AllAlpha=true,CompactHashCheck=true,InitialCorruptCheck=true,LeaseCheckpoint=false,LeaseCheckpointPersist=true,PriorityRequest=true,SetMemberLocalAddr=true,StopGRPCServiceOnDefrag=true";
+        assert_eq!(gates.to_string(), said);
         gates.set("AllBeta=false").unwrap();
         assert!(!gates.enabled(Gate::FastLeaseKeepAlive) && gates.enabled(Gate::PriorityRequest), "settings merge");
         for (gate, _, _, default) in GATES {

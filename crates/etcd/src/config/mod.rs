@@ -10,6 +10,7 @@
 
 mod cli;
 mod defaults;
+pub mod documents;
 mod founders;
 pub mod gates;
 mod help;
@@ -28,9 +29,9 @@ pub use founders::{
 };
 pub use help::{USAGE, flags_help};
 pub use table::Config;
-pub use url::{Scheme, Url};
+pub use url::{Scheme, Url, joined};
 pub use validate::{log_settings, validate};
-pub use yaml::read as read_file;
+pub use yaml::{kind as json_kind, read as read_file};
 
 use gates::Gate;
 use std::path::PathBuf;
@@ -41,6 +42,8 @@ const DEFAULT_QUOTA_BYTES: i64 = 2 << 30;
 const DEFAULT_COMPACTION_BATCH: usize = 1000;
 const DEFAULT_COMPACTION_SLEEP: Duration = Duration::from_millis(10);
 const DEFAULT_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+/// Connections between members wait at least so long for bytes.
+const RAFT_TIMEOUT_MIN: Duration = Duration::from_secs(5);
 const HOUR_NS: i64 = 3_600_000_000_000;
 /// Shorter ones would let idle watches burn a processor.
 const MIN_PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -130,6 +133,11 @@ impl Config {
     /// Whether a feature is on.
     pub fn enabled(&self, gate: Gate) -> bool {
         self.feature_gates.enabled(gate)
+    }
+
+    /// Whether somebody said that a feature is to be on.
+    pub fn asked(&self, gate: Gate) -> bool {
+        self.feature_gates.asked(gate)
     }
 }
 

@@ -171,6 +171,10 @@ settings! {
         discovery_cacert: Text, "discovery-cacert", "", "discovery-config.client.secure.cacert", "Discovery: CA file.";
         discovery_user: Text, "discovery-user", "", "discovery-config.client.auth.username", "Discovery: user[:password].";
         discovery_password: Text, "discovery-password", "", "discovery-config.client.auth.password", "Discovery: password.";
+        discovery_max_request_bytes: Int, "", "0", "discovery-config.client.max-request-bytes", "Discovery: bytes allowed in a request (config file only). 0: 2 MiB.";
+        discovery_max_recv_bytes: Int, "", "0", "discovery-config.client.max-recv-bytes", "Discovery: bytes allowed in an answer (config file only). 0: 2 GiB.";
+        discovery_server_name: Text, "", "", "discovery-config.client.secure.server-name", "Discovery: the name that the server's certificate is for (config file only). Empty: the endpoint's.";
+        discovery_auth_token: Text, "", "", "discovery-config.client.auth.token", "Discovery: a token instead of a user (config file only).";
         discovery_fallback: Fallback, "discovery-fallback", "exit", "", "What to do when discovery fails; only 'exit' is left.";
         discovery_srv: Text, "discovery-srv", "", "discovery-srv", "DNS domain whose SRV records (_etcd-server-ssl._tcp, _etcd-server._tcp) name the founders.";
         discovery_srv_name: Text, "discovery-srv-name", "", "discovery-srv-name", "Suffix of the services asked for: _etcd-server-NAME._tcp.";

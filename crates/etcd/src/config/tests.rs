@@ -168,9 +168,22 @@ fn every_bad_configuration_is_refused_with_cause_and_cure() {
         ("--max-learners=-1", "membership: too many learner members in cluster"),
         ("--auth-token=foo", "auth: invalid auth options"),
         ("--auth-token=simple,x", "auth: invalid auth options"),
+        ("--enable-log-rotation", "--log-outputs requires a single file path when --log-rotate-config-json is defined"),
         (
-            "--log-outputs=systemd/journal",
-            "--log-outputs=systemd/journal: this release can't write to the journal itself; use stderr, which systemd collects",
+            "--enable-log-rotation --log-outputs=a,b",
+            "--log-outputs requires a single file path when --log-rotate-config-json is defined",
+        ),
+        (
+            "--enable-log-rotation --log-outputs=a --log-rotation-config-json=5",
+            "invalid log rotation config: json: cannot unmarshal number into Go value of type embed.logRotationConfig",
+        ),
+        (
+            "--enable-distributed-tracing --distributed-tracing-sampling-rate=-1",
+            "distributed tracing configurition is not valid: (tracing sampling rate must be positive)",
+        ),
+        (
+            "--enable-distributed-tracing --distributed-tracing-sampling-rate=1000001",
+            "distributed tracing configurition is not valid: (tracing sampling rate must be less than 1000000)",
         ),
         (
             "--log-outputs=systemd/journal,stderr",
@@ -301,7 +314,8 @@ fn the_log_is_what_the_settings_say_or_etcds_default() {
     assert_eq!(log_settings(&Config { log_outputs: Vec::new(), ..Config::default() }), Ok(Settings::default()));
     assert_eq!(settings("--log-outputs=").unwrap().outputs, [""], "no file has that name");
     assert_eq!(settings("--log-level=loud"), Err(Failure::Misuse("unrecognized level: \"loud\"".into())));
-    let console = Settings { outputs: vec!["a".into(), "b".into()], level: Level::DPanic, console: true };
+    let console =
+        Settings { outputs: vec!["a".into(), "b".into()], rotation: None, level: Level::DPanic, console: true };
     assert_eq!(settings("--log-outputs=b,a --log-level=DPANIC --log-format=console"), Ok(console));
 }
 
@@ -343,4 +357,91 @@ fn help_names_every_flag() {
     for flag in table::FLAGS.iter().filter(|f| !f.name.is_empty()) {
         assert!(help.contains(&format!("  --{}", flag.name)), "{}", flag.name);
     }
+}
+
+/// A value of the flag that is not its default, as the command line has it and as a file has it.
+fn another(flag: &table::Flag) -> (&'static str, String) {
+    use table::Slot;
+    let text = |text: &'static str| (text, format!("'{text}'"));
+    match flag.slot {
+        Slot::Bool(_) if flag.default == "true" => ("false", "false".into()),
+        Slot::Bool(_) => ("true", "true".into()),
+        Slot::Uint(_) | Slot::Uint32(_) | Slot::Int(_) => ("0x4d", "77".into()),
+        Slot::Duration(_) | Slot::Nanoseconds(_) => ("77s", "77000000000".into()),
+        Slot::List(_) => ("b,a", "[b, a]".into()),
+        Slot::Set(_) if flag.key == "log-outputs" => ("b,a", "[a, b]".into()),
+        Slot::Set(_) => text("b,a"),
+        Slot::Urls(_) => text("http://127.0.0.1:8,http://127.0.0.1:7"),
+        Slot::Origins(_) => text("http://a:1"),
+        Slot::State(_) => text("existing"),
+        Slot::Fallback(_) => text("exit"),
+        Slot::V2(_) => text("gone"),
+        Slot::Gates(_) => text("AllAlpha=true"),
+        Slot::Text(_) => text("other"),
+    }
+}
+
+/// Of [`defaults::fill`] only what looks at the setting itself may make a difference.
+#[test]
+fn every_setting_comes_by_flag_by_variable_and_by_file_alike() {
+    let path = std::env::temp_dir().join(format!("oxetcd-every-{}.yaml", std::process::id()));
+    for flag in table::FLAGS {
+        let (value, in_file) = another(flag);
+        let mut expected = Config::default();
+        flag.set(&mut expected, value).unwrap();
+        // Founders come from discovery, or else from the name; who listens elsewhere has to say where that is.
+        let field = |config: &Config| {
+            let mut config = config.clone();
+            config.initial_cluster = expected.initial_cluster.clone();
+            if flag.name != "advertise-client-urls" {
+                config.advertise_client_urls = expected.advertise_client_urls.clone();
+            }
+            config
+        };
+        if flag.name != "discovery-fallback" {
+            assert_ne!(expected, Config::default(), "{}", flag.name);
+        }
+        if !flag.name.is_empty() {
+            let by_flag = loaded(&format!("--{}={value}", flag.name), &[]);
+            assert_eq!((by_flag.failure, field(&by_flag.config)), (None, field(&expected)), "--{}", flag.name);
+            let variable = variable_of(flag.name);
+            let by_variable = loaded("", &[(&variable, value)]);
+            assert_eq!((by_variable.failure, field(&by_variable.config)), (None, field(&expected)), "{variable}");
+        }
+        if !flag.key.is_empty() {
+            let keys: Vec<&str> = flag.key.split('.').collect();
+            let nested = keys.iter().rev().fold(in_file, |inner, key| match inner.starts_with('{') {
+                _ if *key == keys[0] => format!("{key}: {inner}"),
+                _ => format!("{{{key}: {inner}}}"),
+            });
+            std::fs::write(&path, &nested).unwrap();
+            let by_file = loaded(&format!("--config-file={}", path.display()), &[]);
+            assert_eq!((by_file.failure, field(&by_file.config)), (None, field(&expected)), "{nested}");
+        }
+    }
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn deprecated_flags_are_warned_of_and_those_of_the_distant_past_dropped() {
+    let told = |line: &str, variables: &[(&str, &str)]| {
+        let notes = loaded(line, variables).notes.into_iter();
+        notes.map(|note| (note.level, note.message)).collect::<Vec<_>>()
+    };
+    let warns = |text: &str| vec![(Level::Warn, text.to_owned())];
+    let snapshots = "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8.";
+    assert_eq!(told("--max-snapshots=5", &[]), warns(snapshots));
+    assert_eq!(told("", &[("ETCD_MAX_SNAPSHOTS", "3")])[1..], warns(snapshots)[..]);
+    let path = std::env::temp_dir().join(format!("oxetcd-deprecated-{}.yaml", std::process::id()));
+    std::fs::write(&path, "max-snapshots: 5\n").unwrap();
+    assert_eq!(told(&format!("--config-file={}", path.display()), &[])[1..], warns(snapshots)[..]);
+    std::fs::remove_file(path).unwrap();
+    let v2 = "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced, ignoring user input.";
+    assert_eq!(told("--v2-deprecation=gone", &[]), warns(v2));
+    for ignored in table::IGNORED {
+        assert_eq!(told(&format!("--{ignored}"), &[]), warns("flag is no longer supported"), "{ignored}");
+    }
+    let raised = "raft-read-timeout increased to minimum value: 5s";
+    assert_eq!(told("--raft-read-timeout=1s", &[]), [(Level::Info, raised.to_owned())]);
+    assert_eq!(told("", &[]), []);
 }

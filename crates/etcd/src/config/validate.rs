@@ -6,13 +6,12 @@ use super::gates::Gate;
 use super::table::{Config, FLAGS};
 use super::tls;
 use super::url::{Scheme, Url, joined};
-use crate::logging::{Level, Note, Settings};
+use crate::logging::{JOURNAL, Level, Note, Rotation, Settings};
 use go::{format_duration, format_nanoseconds, quote, quote_all};
 use std::net::IpAddr;
 use std::time::Duration;
 
 const DEFAULT_OUTPUT: &str = "default";
-const JOURNAL: &str = "systemd/journal";
 const MAX_ELECTION_MS: u64 = 50_000;
 const RECOMMENDED_QUOTA: i64 = 8 << 30;
 const RECOMMENDED_REQUEST: u64 = 10 << 20;
@@ -20,13 +19,7 @@ const RECOMMENDED_REQUEST: u64 = 10 << 20;
 const MAX_REQUEST: u64 = 256 << 20;
 
 /// Settings of features that come with later releases. Each would be dangerous to ignore.
-const UNSUPPORTED: &[&str] = &[
-    "enable-pprof",
-    "enable-log-rotation",
-    "enable-distributed-tracing",
-    "memory-mlock",
-    "bootstrap-defrag-threshold-megabytes",
-];
+const UNSUPPORTED: &[&str] = &["enable-pprof", "enable-distributed-tracing"];
 
 /// Checks `config`; adds warnings to `notes`.
 ///
@@ -50,6 +43,7 @@ pub fn validate(config: &Config, notes: &mut Vec<Note>) -> Result<(), String> {
         return Err("--advertise-client-urls is required when --listen-client-urls is set explicitly".into());
     }
     config.compacts_by_time()?;
+    tracing(config)?;
     if config.enabled(Gate::LeaseCheckpointPersist) && !config.enabled(Gate::LeaseCheckpoint) {
         let text = "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint";
         return Err(text.into());
@@ -88,8 +82,13 @@ pub fn log_settings(config: &Config) -> Result<Settings, Failure> {
     if outputs.len() > 1 && outputs.iter().any(|o| o == DEFAULT_OUTPUT) {
         return refused("multi logoutput for \"default\" is not supported yet".into());
     }
-    if outputs.iter().any(|o| o == JOURNAL) {
-        return refused(journal(outputs));
+    let rotation = if config.enable_log_rotation { Some(rotation(config).map_err(Failure::Verify)?) } else { None };
+    if outputs.len() > 1 && outputs.iter().any(|o| o == JOURNAL) {
+        return refused(format!(
+            "running with {JOURNAL} but other '--log-outputs' values ({}) are configured with 'default'; override \
+             'default' value with something else",
+            quote_all(outputs)
+        ));
     }
     let Some(level) = Level::parse(&config.log_level) else {
         return Err(Failure::Misuse(format!("unrecognized level: {}", quote(&config.log_level))));
@@ -100,20 +99,29 @@ pub fn log_settings(config: &Config) -> Result<Settings, Failure> {
         other => return refused(format!("unknown log format: {other}, supported values json, console")),
     };
     let outputs = if outputs.is_empty() { vec![DEFAULT_OUTPUT.into()] } else { outputs.clone() };
-    Ok(Settings { outputs, level, console })
+    Ok(Settings { outputs, rotation, level, console })
 }
 
-fn journal(outputs: &[String]) -> String {
-    if outputs.len() > 1 {
-        return format!(
-            "running with systemd/journal but other '--log-outputs' values ({}) are configured with 'default'; override \
-             'default' value with something else",
-            quote_all(outputs)
-        );
+/// With one file among the outputs, and how it is to be rotated.
+fn rotation(config: &Config) -> Result<Rotation, String> {
+    let standard = |output: &&String| ["default", "stderr", "stdout"].contains(&output.as_str());
+    let outputs = if config.log_outputs.is_empty() { &vec![DEFAULT_OUTPUT.to_owned()] } else { &config.log_outputs };
+    let files = outputs.iter().filter(|output| !standard(output)).count();
+    if files > 1 || (files == 0 && outputs.len() == 1) {
+        return Err("--log-outputs requires a single file path when --log-rotate-config-json is defined".into());
     }
-    format!(
-        "--log-outputs={JOURNAL}: this release can't write to the journal itself; use stderr, which systemd collects"
-    )
+    Rotation::parse(&config.log_rotation_config_json)
+}
+
+/// What is asked of traces, where there are to be any.
+fn tracing(config: &Config) -> Result<(), String> {
+    let wrong = |why: &str| Err(format!("distributed tracing configurition is not valid: ({why})"));
+    match config.distributed_tracing_sampling_rate {
+        _ if !config.enable_distributed_tracing => Ok(()),
+        rate if rate < 0 => wrong("tracing sampling rate must be positive"),
+        rate if rate > 1_000_000 => wrong("tracing sampling rate must be less than 1000000"),
+        _ => Ok(()),
+    }
 }
 
 fn listen_url(url: &Url) -> Result<(), String> {
@@ -249,6 +257,10 @@ fn warnings(config: &Config, notes: &mut Vec<Note>) {
     }
     if config.progress_interval() < Duration::from_secs(1) {
         warn(&format!("--watch-progress-notify-interval={} is short", format_duration(config.progress_interval())));
+    }
+    if config.data_dir.is_empty() {
+        let note = Note::new(Level::Warn, "'data-dir' was empty; using default");
+        notes.push(note.text("data-dir", &config.data_path().display().to_string()));
     }
     if config.name == super::table::DEFAULT_NAME {
         let text = "it isn't recommended to use default name, please set a value for --name. Note that etcd might run \

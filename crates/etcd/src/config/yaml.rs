@@ -13,6 +13,14 @@ use serde_saphyr::DuplicateKeyPolicy;
 /// # Errors
 /// The first thing wrong with it, in etcd's words.
 pub fn read(text: &str, config: &mut Config) -> Result<(), Failure> {
+    read_given(text, config).map(drop)
+}
+
+/// As [`read`]; answers the keys that the file gave, as the table has them.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_given(text: &str, config: &mut Config) -> Result<Vec<&'static str>, Failure> {
     let options = serde_saphyr::options! {
         duplicate_keys: DuplicateKeyPolicy::LastWins,
         legacy_octal_numbers: true,
@@ -32,8 +40,11 @@ pub fn read(text: &str, config: &mut Config) -> Result<(), Failure> {
         })?
     };
     match document {
-        Value::Null => Ok(()),
-        Value::Object(settings) => object(&settings, "", config),
+        Value::Null => Ok(Vec::new()),
+        Value::Object(settings) => {
+            let mut given = Vec::new();
+            object(&settings, "", config, &mut given).map(|()| given)
+        }
         other => Err(decoding(&format!("cannot unmarshal {} into Go value of type embed.configYAML", kind(&other)))),
     }
 }
@@ -42,7 +53,12 @@ fn decoding(text: &str) -> Failure {
     Failure::Verify(format!("error unmarshaling JSON: while decoding JSON: json: {text}"))
 }
 
-fn object(settings: &Map<String, Value>, prefix: &str, config: &mut Config) -> Result<(), Failure> {
+fn object(
+    settings: &Map<String, Value>,
+    prefix: &str,
+    config: &mut Config,
+    given: &mut Vec<&'static str>,
+) -> Result<(), Failure> {
     for (key, value) in settings {
         let path = format!("{prefix}{}", key.to_lowercase());
         if value.is_null() {
@@ -50,12 +66,13 @@ fn object(settings: &Map<String, Value>, prefix: &str, config: &mut Config) -> R
         }
         if let Some(flag) = FLAGS.iter().find(|f| f.key == path) {
             setting(flag, value, config)?;
+            given.push(flag.key);
             continue;
         }
         let below = format!("{path}.");
         if FLAGS.iter().any(|f| f.key.starts_with(&below)) {
             match value {
-                Value::Object(settings) => object(settings, &below, config)?,
+                Value::Object(settings) => object(settings, &below, config, given)?,
                 other => return Err(mismatch(&path, &kind(other), group_type(&path))),
             }
         }
@@ -141,7 +158,8 @@ fn mismatch(path: &str, found: &str, wanted: &str) -> Failure {
     decoding(&format!("cannot unmarshal {found} into Go struct field {}{path} of type {wanted}", holder(path)))
 }
 
-fn kind(value: &Value) -> String {
+/// What Go's decoder calls a value.
+pub fn kind(value: &Value) -> String {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

@@ -63,6 +63,8 @@ pub struct Core {
     pub clock: Clock,
     pub meter: Meter,
     pub first_election: FirstElection,
+    /// Gate `StopGRPCServiceOnDefrag`: a member that defragments asks balancers to send others elsewhere.
+    pub ill_while_defragmenting: bool,
     /// How long a leader that stops waits for its successor.
     pub hand_over_ms: u64,
 }
@@ -239,6 +241,8 @@ impl Core {
             self.member.hasten_election();
         }
         self.member.tick(now)?;
+        // Before somebody is told that a defragmentation is over.
+        self.tell_health();
         // Keepalives, refusals and the like rest on nothing that this turn makes durable.
         self.member.take_outputs(outputs);
         self.deliver(outputs);
@@ -249,9 +253,15 @@ impl Core {
         self.shared.leader_id.store(leader, Ordering::Relaxed);
         let known = leader != 0;
         self.shared.leader.send_if_modified(|leader| std::mem::replace(leader, known) != known);
-        let healthy = !self.member.is_leaderless();
-        self.shared.healthy.send_if_modified(|was| std::mem::replace(was, healthy) != healthy);
+        self.tell_health();
         Ok(true)
+    }
+
+    /// gRPC health of service "".
+    fn tell_health(&self) {
+        let defragments = self.ill_while_defragmenting && self.member.is_defragmenting();
+        let healthy = !defragments && !self.member.is_leaderless();
+        self.shared.healthy.send_if_modified(|was| std::mem::replace(was, healthy) != healthy);
     }
 
     /// Answers go first: the hub's thread, once woken, takes processor and network for as long as there are watchers.

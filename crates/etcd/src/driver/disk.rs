@@ -1,6 +1,6 @@
 //! The operating system's disk, with a stopwatch: metrics know files by their names.
 
-use ::disk::{Disk, File, LockKind, Metadata, OpenOptions, SharedDisk};
+use ::disk::{Disk, File, LockKind, Metadata, OpenOptions, RealDisk, SharedDisk};
 use rpc::metrics::{self, Histogram};
 use std::io;
 use std::path::Path;
@@ -9,11 +9,15 @@ use std::time::Instant;
 
 /// A disk whose writes and syncs are measured.
 #[derive(Debug)]
-struct Measured(SharedDisk);
+struct Measured {
+    disk: SharedDisk,
+    syncs: bool,
+}
 
-/// `disk`, measured.
-pub fn measured(disk: SharedDisk) -> SharedDisk {
-    Arc::new(Measured(disk))
+/// The operating system's disk, measured. Without `syncs` nothing is synced (`--unsafe-no-fsync`), and no sync is counted.
+pub fn measured(syncs: bool) -> SharedDisk {
+    let disk = if syncs { RealDisk::shared() } else { RealDisk::without_sync() };
+    Arc::new(Measured { disk, syncs })
 }
 
 /// What a file is to the metrics.
@@ -54,6 +58,13 @@ impl Part {
 struct MeasuredFile {
     file: Box<dyn File>,
     part: Part,
+    syncs: bool,
+}
+
+impl MeasuredFile {
+    fn counted(&self) -> Option<&'static Histogram> {
+        self.part.syncs().filter(|_| self.syncs)
+    }
 }
 
 fn timed<T>(histogram: Option<&Histogram>, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
@@ -67,40 +78,40 @@ fn timed<T>(histogram: Option<&Histogram>, work: impl FnOnce() -> io::Result<T>)
 
 impl Disk for Measured {
     fn open(&self, path: &Path, options: OpenOptions) -> io::Result<Box<dyn File>> {
-        let file = self.0.open(path, options)?;
-        Ok(Box::new(MeasuredFile { file, part: Part::of(path) }))
+        let file = self.disk.open(path, options)?;
+        Ok(Box::new(MeasuredFile { file, part: Part::of(path), syncs: self.syncs }))
     }
 
     fn metadata(&self, path: &Path) -> io::Result<Metadata> {
-        self.0.metadata(path)
+        self.disk.metadata(path)
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.0.read_dir(path)
+        self.disk.read_dir(path)
     }
 
     fn create_dir_all(&self, path: &Path, mode: u32) -> io::Result<()> {
-        self.0.create_dir_all(path, mode)
+        self.disk.create_dir_all(path, mode)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.rename(from, to)
+        self.disk.rename(from, to)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.0.remove_file(path)
+        self.disk.remove_file(path)
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.0.remove_dir_all(path)
+        self.disk.remove_dir_all(path)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.sync_dir(path)
+        self.disk.sync_dir(path)
     }
 
     fn available(&self, path: &Path) -> io::Result<u64> {
-        self.0.available(path)
+        self.disk.available(path)
     }
 }
 
@@ -122,11 +133,11 @@ impl File for MeasuredFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        timed(self.part.syncs(), || self.file.sync_data())
+        timed(self.counted(), || self.file.sync_data())
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        timed(self.part.syncs(), || self.file.sync_all())
+        timed(self.counted(), || self.file.sync_all())
     }
 
     fn len(&self) -> io::Result<u64> {

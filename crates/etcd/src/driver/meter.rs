@@ -1,7 +1,7 @@
 //! From what the core's thread knows to metrics: after each of its turns, by that thread alone. Counting so costs no
 //! read-modify-write; what others look up stands under one short lock.
 
-use super::Shared;
+use super::{Shared, slow};
 use raft::progress::ProgressState;
 use rpc::metrics::{self, Progress, RaftFigures};
 use server::Member;
@@ -41,9 +41,9 @@ impl Meter {
         self.log = log_seconds();
     }
 
-    /// A turn took so long; `inline`: the log's writes with it; `slow`: longer than that is
+    /// A turn took so long; `inline`: the log's writes with it; `limit`: longer than that is
     /// slow. Entries that it applied have the rest in equal parts.
-    pub fn turned<T>(&mut self, member: &Member<T>, took: Duration, inline: bool, slow: Duration) {
+    pub fn turned<T>(&mut self, member: &Member<T>, took: Duration, inline: bool, limit: Duration) {
         let counts = member.figures().counts;
         let log = if inline { log_seconds() - self.log } else { 0.0 };
         let both = counts.applied.iter().flatten().zip(self.before.applied.iter().flatten());
@@ -63,8 +63,8 @@ impl Meter {
         if asked(counts) > asked(&self.before) {
             self.compaction.get_or_insert_with(Instant::now);
         }
-        if each > slow.as_secs_f64() {
-            metrics::SLOW_APPLY.add(entries);
+        if each > limit.as_secs_f64() {
+            slow::entries(entries, member.applied().index(), Duration::from_secs_f64(each), limit);
         }
         self.count(counts);
     }

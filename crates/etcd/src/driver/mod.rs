@@ -19,13 +19,16 @@ pub mod hub;
 pub mod image;
 mod join;
 mod log;
+mod memory;
 mod meter;
 mod net;
 mod peers;
 pub mod post;
 pub mod readers;
 pub mod security;
+mod slow;
 mod start;
+mod summary;
 
 /// What reads bytes from outside, opened to the fuzzer.
 #[doc(hidden)]

@@ -198,12 +198,7 @@ pub fn serve_peers(
     local: Arc<dyn peer::Local>,
 ) -> Result<peer::Transport, Fatal> {
     let failed = |e: io::Error| Fatal::new(format!("cannot serve peers: {e}"));
-    let settings = peer::Config {
-        connector: credentials.connector.clone(),
-        dial_timeout: Duration::from_secs(1) + Duration::from_millis(config.election_timeout),
-        snapshot_rate: SNAPSHOT_RATE,
-    };
-    let transport = peer::Transport::start(settings, local).map_err(failed)?;
+    let transport = peer::Transport::start(peer_settings(config, credentials), local).map_err(failed)?;
     for PeerListener { url, socket } in listeners {
         let acceptor: Arc<dyn peer::Acceptor> = match url.is_tls() {
             true => Arc::new(credentials.gate(config, url)?),
@@ -216,6 +211,15 @@ pub fn serve_peers(
         served.map_err(failed)?;
     }
     Ok(transport)
+}
+
+fn peer_settings(config: &Config, credentials: &Credentials) -> peer::Config {
+    peer::Config {
+        connector: credentials.connector.clone(),
+        dial_timeout: Duration::from_secs(1) + Duration::from_millis(config.election_timeout),
+        snapshot_rate: SNAPSHOT_RATE,
+        timeouts: peer::Timeouts { read: config.raft_read_timeout, write: config.raft_write_timeout },
+    }
 }
 
 fn bind_failed(network: &str, address: &str, e: &io::Error) -> Fatal {
@@ -241,7 +245,7 @@ fn tcp_socket(url: &Url, config: &Config) -> io::Result<TcpSocket> {
         host => host.parse().map_err(io::Error::other)?,
     };
     let socket = if ip.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // Go's listeners always have it: a restart must not wait for TIME_WAIT.
+    // Go's listeners always have it, with --socket-reuse-address or without: a restart must not wait for TIME_WAIT.
     socket.set_reuseaddr(true)?;
     if config.socket_reuse_port {
         socket.set_reuseport(true)?;
@@ -305,6 +309,7 @@ pub fn serve(
         keepalive_min_time: config.grpc_keepalive_min_time,
         keepalive_interval: config.grpc_keepalive_interval,
         keepalive_timeout: config.grpc_keepalive_timeout,
+        slow_call: config.warning_unary_request_duration,
         election_timeout: Duration::from_millis(config.election_timeout),
     };
     let web = Arc::new(Web {
@@ -361,4 +366,17 @@ pub fn serve(
         thread.join().map_err(|_| Fatal::new("a network thread panicked"))?;
     }
     signal.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_connections_have_the_timeouts_of_the_flags() {
+        let (read, write) = (Duration::from_secs(7), Duration::from_secs(9));
+        let config = Config { raft_read_timeout: read, raft_write_timeout: write, ..Config::default() };
+        let credentials = Credentials::open(&config).unwrap();
+        assert_eq!(peer_settings(&config, &credentials).timeouts, peer::Timeouts { read, write });
+    }
 }

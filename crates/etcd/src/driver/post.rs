@@ -7,9 +7,8 @@
 //! Nothing bounds the queue by itself: it holds answers of calls that are open, and those are bounded by the streams that
 //! connections may have.
 
-use super::Shared;
-use super::Ticket;
 use super::readers::{Job, Readers};
+use super::{Shared, Ticket, slow};
 use rpc::metrics;
 use server::member::Outcome;
 use server::{Request, Who, access, read};
@@ -115,6 +114,9 @@ pub fn run(shared: &Shared, readers: &Readers, ticket: Ticket, who: Who, request
     if let (Some(outcome), Request::Range(_)) = (&quick, &request) {
         metrics::RANGES.inc();
         metrics::RANGE.of(Kind::Range, outcome.is_ok()).observe_seconds(begun.elapsed());
+    }
+    if let Some(outcome) = &quick {
+        slow::read(&request, outcome.as_ref().map_err(ToString::to_string), begun.elapsed(), shared.slow_apply);
     }
     match quick {
         Some(Ok(response)) => ticket.answer(Ok(response)),

@@ -7,7 +7,7 @@
 
 use super::courtesy::Courtesy;
 use super::image::Outgoing;
-use super::{Chunks, Image, Shared, Ticket, background, core::die};
+use super::{Chunks, Image, Shared, Ticket, background, core::die, slow};
 use api::pb::etcdserverpb as pb;
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use rpc::metrics;
@@ -167,7 +167,7 @@ fn look(shared: &Shared, job: Job, courtesy: &Courtesy) {
             range_stream(shared, &applied, &who, request, &out, pace);
         }
         // The state may be another than the one that was asked before.
-        Job::Read { ticket, who, request } => match checked(&applied, &who, request, pace) {
+        Job::Read { ticket, who, request } => match checked(&applied, &who, request, pace, shared.slow_apply) {
             Ok(response) => ticket.answer(Ok(response.encode_if_large(pace))),
             Err(Error::Refused(e)) => ticket.answer(Err(e)),
             Err(Error::Fatal(text)) => die(&server::Fatal::new(text)),
@@ -184,7 +184,7 @@ fn look(shared: &Shared, job: Job, courtesy: &Courtesy) {
     }
 }
 
-fn checked(applied: &Applied, who: &Who, request: Request, pace: Pace<'_>) -> Result<Response, Error> {
+fn checked(applied: &Applied, who: &Who, request: Request, pace: Pace<'_>, limit: Duration) -> Result<Response, Error> {
     access::check_read(who, &request, applied)?;
     let histograms = |well| match &request {
         Request::Range(_) => Some(metrics::RANGE.of(Kind::Range, well)),
@@ -194,8 +194,12 @@ fn checked(applied: &Applied, who: &Who, request: Request, pace: Pace<'_>) -> Re
     };
     let (well, ill) = (histograms(true), histograms(false));
     metrics::RANGES.add(u64::from(matches!(request, Request::Range(_))));
+    let shown = matches!(request, Request::Range(_) | Request::Txn(_)).then(|| request.clone());
     let begun = Instant::now();
     let outcome = read::run(applied, request, pace);
+    if let Some(request) = shown {
+        slow::read(&request, outcome.as_ref().map_err(ToString::to_string), begun.elapsed(), limit);
+    }
     if let Some(histogram) = if outcome.is_ok() { well } else { ill } {
         histogram.observe_seconds(begun.elapsed());
     }

@@ -2,12 +2,13 @@
 //! what does not fit.
 
 use super::join::names_of;
-use crate::config::{Config, Url, tls_version};
+use crate::config::{Config, Url, gates::Gate, joined, tls_version};
 use rpc::{Guard, peer};
 use server::Fatal;
+use std::net::IpAddr;
 use std::sync::Arc;
 use tls::{Live, Settings, self_made};
-use tracing::warn;
+use tracing::{info, warn};
 
 /// What clients' connections may speak: gRPC's protocol, and what everybody has.
 const PROTOCOLS: &[&str] = &["h2", "http/1.1"];
@@ -31,7 +32,7 @@ impl Credentials {
         let (clients, peers) = (of_clients(config)?, of_peers(config)?);
         let clients = if clients.is_empty() { None } else { Some(Live::open(clients).map_err(Fatal::new)?) };
         let peers = Live::open(peers).map_err(Fatal::new)?;
-        let connector = Arc::new(peer::Dial::new(peers.clone()));
+        let connector = Arc::new(peer::Dial::new(peers.clone(), local_address(config)));
         Ok(Credentials { clients, peers, connector })
     }
 
@@ -56,7 +57,7 @@ impl Credentials {
         let text = "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url";
         let live = self.clients.clone().ok_or_else(|| Fatal::new(text))?;
         let server = Arc::new(tls::Server::new(live, PROTOCOLS).map_err(Fatal::new)?);
-        let addresses = (!config.client_skip_client_san_verification).then(names_of);
+        let addresses = scrapers_names(config);
         Ok(Guard { server, names_users: false, addresses })
     }
 
@@ -65,10 +66,40 @@ impl Credentials {
     /// # Errors
     /// etcd's text: there is no certificate, or nobody to trust.
     pub fn gate(&self, config: &Config, url: &Url) -> Result<peer::Gate, Fatal> {
-        let addresses = (!config.peer_skip_client_san_verification).then(names_of);
+        let addresses = peers_names(config);
         let failed = |why| Fatal::new(format!("cannot listen on TLS for {}: {why}", url.authority()));
         peer::Gate::new(self.peers.clone(), addresses).map_err(failed)
     }
+}
+
+/// How the names in members' certificates are compared with where they connect from, if they are.
+fn peers_names(config: &Config) -> Option<tls::NamesOf> {
+    (!config.peer_skip_client_san_verification).then(names_of)
+}
+
+/// … and those in scrapers'.
+fn scrapers_names(config: &Config) -> Option<tls::NamesOf> {
+    (!config.client_skip_client_san_verification).then(names_of)
+}
+
+/// Where peers shall see us come from (gate `SetMemberLocalAddr`; etcd `InferLocalAddr`): the first address of
+/// --initial-advertise-peer-urls that other hosts can reach.
+fn local_address(config: &Config) -> Option<IpAddr> {
+    if !config.enabled(Gate::SetMemberLocalAddr) {
+        return None;
+    }
+    let urls = joined(&config.initial_advertise_peer_urls);
+    info!("advertise-peer-urls" = urls, "searching for a suitable member local address in AdvertisePeerURLs");
+    let addresses = config.initial_advertise_peer_urls.iter().filter_map(|url| url.host.parse::<IpAddr>().ok());
+    let found = addresses.into_iter().find(|ip| !ip.is_loopback() && !ip.is_unspecified());
+    match found {
+        Some(ip) => info!("LocalAddr" = %ip, "setting member local address"),
+        None => warn!(
+            "advertise-peer-urls" = urls,
+            "unable to set a member local address due to lack of suitable local addresses"
+        ),
+    }
+    found
 }
 
 fn of_clients(config: &Config) -> Result<Settings, Fatal> {
@@ -134,4 +165,67 @@ fn with_self_made(config: &Config, settings: Settings, folder: &str, urls: &[Url
     let made = self_made(&folder, &hosts, config.self_signed_cert_validity).map_err(Fatal::new)?;
     let (cert, key) = (made.cert.display().to_string(), made.key.display().to_string());
     Ok(Settings { cert, key, skip_verify: true, ..settings })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_see_the_first_address_that_is_advertised_and_no_loopback_if_the_gate_says_so() {
+        let mut config = Config {
+            initial_advertise_peer_urls: Url::parse_list("http://127.0.0.1:1,http://192.0.2.7:1,http://name:1")
+                .unwrap(),
+            ..Config::default()
+        };
+        assert_eq!(local_address(&config), None);
+        config.feature_gates.set("SetMemberLocalAddr=true").unwrap();
+        assert_eq!(local_address(&config), Some([192, 0, 2, 7].into()));
+        config.initial_advertise_peer_urls = Url::parse_list("http://127.0.0.1:1,http://0.0.0.0:1").unwrap();
+        assert_eq!(local_address(&config), None);
+    }
+
+    fn read(text: &str) -> Config {
+        let mut config = Config::default();
+        crate::config::read_file(text, &mut config).unwrap();
+        config
+    }
+
+    #[test]
+    fn files_and_rules_are_those_of_the_settings() {
+        let security = "{cert-file: a, key-file: b, client-cert-file: c, client-key-file: d, trusted-ca-file: e, \
+                        client-cert-auth: true, allowed-cn: [f], allowed-hostname: [g]}";
+        let config = read(&format!(
+            "client-transport-security: {security}\npeer-transport-security: {security}\ncipher-suites: [h]\n\
+             tls-min-version: TLS1.2\ntls-max-version: TLS1.3\n"
+        ));
+        let config = Config { client_crl_file: "i".into(), peer_crl_file: "i".into(), ..config };
+        let expected = Settings {
+            cert: "a".into(),
+            key: "b".into(),
+            client_cert: "c".into(),
+            client_key: "d".into(),
+            trusted_ca: "e".into(),
+            client_cert_auth: true,
+            allowed_cns: vec!["f".into()],
+            allowed_hostnames: vec!["g".into()],
+            suites: vec!["h".into()],
+            min: Some(tls::Version::Tls12),
+            max: Some(tls::Version::Tls13),
+            crl: "i".into(),
+            ..Settings::default()
+        };
+        assert_eq!(of_clients(&config).unwrap(), expected);
+        assert_eq!(of_peers(&config).unwrap(), expected);
+    }
+
+    #[test]
+    fn names_are_compared_with_addresses_unless_the_settings_say_otherwise() {
+        let default = Config::default();
+        assert!(peers_names(&default).is_some() && scrapers_names(&default).is_some());
+        let peers = read("peer-transport-security: {skip-client-san-verification: true}");
+        assert!(peers_names(&peers).is_none() && scrapers_names(&peers).is_some());
+        let scrapers = read("client-transport-security: {skip-client-san-verification: true}");
+        assert!(peers_names(&scrapers).is_some() && scrapers_names(&scrapers).is_none());
+    }
 }

@@ -9,12 +9,11 @@ use super::meter::Meter;
 use super::{Clock, Shared, background, core, door::Door, hub, image, join, net, peers, post, readers::Readers, spawn};
 use super::{forward::Forwarder, log::Log, security::Credentials};
 use crate::config::{Config, Url, gates::Gate};
-use ::disk::RealDisk;
 use arc_swap::ArcSwap;
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 use rpc::peer::Identity;
-use server::member::{Beginning, BootConfig};
+use server::member::{Beginning, BootConfig, Choices};
 use server::{Fatal, Member};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -42,6 +41,10 @@ const READER_THREADS: usize = 2;
 /// Anything that keeps it from starting or stopping cleanly.
 pub fn run(config: &Config) -> Result<i32, Fatal> {
     let clock = Clock::start();
+    if config.memory_mlock {
+        super::memory::lock()?;
+    }
+    tell_of_sockets(config);
     let connections = net::connections_allowed()?;
     let credentials = Credentials::open(config)?;
     let connector = &credentials.connector;
@@ -53,6 +56,7 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
         Err(why) => (Err(why), Vec::new()),
     };
     let peer_listeners = net::listen_to_peers(reserved)?;
+    super::summary::log(config, had_log);
     let boot = boot_config(config, beginning, clock)?;
     let (mut member, log, warnings) = Member::boot(boot)?;
     for warning in warnings {
@@ -148,6 +152,7 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
         checkpointer: jobs,
         clock,
         meter: Meter::default(),
+        ill_while_defragmenting: config.enabled(Gate::StopGRPCServiceOnDefrag),
         first_election: FirstElection::new(config.initial_election_tick_advance, clock.now_ms()),
         hand_over_ms: config.election_timeout,
     };
@@ -171,6 +176,16 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
     Ok(signal)
 }
 
+fn tell_of_sockets(config: &Config) {
+    if config.socket_reuse_address || config.socket_reuse_port {
+        info!(
+            "reuse-address" = config.socket_reuse_address,
+            "reuse-port" = config.socket_reuse_port,
+            "configuring socket options"
+        );
+    }
+}
+
 fn boot_config(config: &Config, initial: Result<Beginning, String>, clock: Clock) -> Result<BootConfig, Fatal> {
     let data_dir = config.data_path();
     let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -179,7 +194,7 @@ fn boot_config(config: &Config, initial: Result<Beginning, String>, clock: Clock
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(|e| Fatal::new(format!("the system gives no random numbers: {e}")))?;
     Ok(BootConfig {
-        disk: measured(if config.unsafe_no_fsync { RealDisk::without_sync() } else { RealDisk::shared() }),
+        disk: measured(!config.unsafe_no_fsync),
         data_dir,
         wal_dir: config.wal_path(),
         wal: wal::WalOptions::default(),
@@ -214,8 +229,9 @@ fn boot_config(config: &Config, initial: Result<Beginning, String>, clock: Clock
             alone: false,
             strict_reconfig_check: config.strict_reconfig_check,
             lease_checkpoint: config.enabled(Gate::LeaseCheckpoint),
+            choices: choices(config),
             checkpoint_bytes: CHECKPOINT_BYTES,
-            checkpoint_ms: CHECKPOINT_MS,
+            checkpoint_ms: checkpoint_ms(config),
             unwritten_bytes: UNWRITTEN_BYTES,
         },
         initial,
@@ -225,6 +241,76 @@ fn boot_config(config: &Config, initial: Result<Beginning, String>, clock: Clock
     })
 }
 
+fn choices(config: &Config) -> Choices {
+    let megabytes = config.bootstrap_defrag_threshold_megabytes;
+    Choices {
+        priority_request: config.enabled(Gate::PriorityRequest),
+        fast_lease_keep_alive: config.asked(Gate::FastLeaseKeepAlive),
+        downgrade_check_ms: millis(config.downgrade_check_time),
+        checkpoint_entries: u64::try_from(config.backend_batch_limit).ok().filter(|entries| *entries > 0),
+        defragment_from: (megabytes > 0).then(|| megabytes.saturating_mul(1 << 20)),
+    }
+}
+
+/// How long changes wait at most. Who asks for a shorter time than a millisecond gets that.
+fn checkpoint_ms(config: &Config) -> u64 {
+    match config.backend_batch_interval {
+        Duration::ZERO => CHECKPOINT_MS,
+        interval => millis(interval).max(1),
+    }
+}
+
 fn millis(d: std::time::Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn booted(text: &str) -> BootConfig {
+        let mut config = Config::default();
+        crate::config::read_file(text, &mut config).unwrap();
+        boot_config(&config, Err("nobody".into()), Clock::start()).unwrap()
+    }
+
+    #[test]
+    fn a_member_is_what_the_settings_say() {
+        let default = booted("");
+        assert_eq!(default.member.choices, Choices::default());
+        assert_eq!((default.member.checkpoint_ms, default.wal_dir), (CHECKPOINT_MS, None));
+        let boot = booted(
+            "name: m1\ndata-dir: data\nwal-dir: log\nsnapshot-count: 11\nsnapshot-catchup-entries: 12\nmax-snapshots: 13\n\
+             max-wals: 14\nmax-request-bytes: 15\nmax-txn-ops: 16\nquota-backend-bytes: 17\nheartbeat-interval: 18\n\
+             election-timeout: 190\npre-vote: false\ncompaction-batch-limit: 20\ncompaction-sleep-interval: 21000000\n\
+             strict-reconfig-check: false\nmax-learners: 22\nbackend-batch-limit: 23\nbackend-batch-interval: 24000000\n\
+             downgrade-check-time: 25000000\nbootstrap-defrag-threshold-megabytes: 26\nforce-new-cluster: true\n\
+             auto-compaction-mode: revision\nauto-compaction-retention: '27'\nadvertise-client-urls: http://a:1\n\
+             feature-gates: FastLeaseKeepAlive=true,PriorityRequest=true,LeaseCheckpoint=true,LeaseCheckpointPersist=true\n",
+        );
+        let member = boot.member;
+        assert_eq!(
+            (member.name.as_str(), boot.data_dir.to_str(), boot.wal_dir),
+            ("m1", Some("data"), Some("log".into()))
+        );
+        assert_eq!((member.snapshot_count, member.catchup_entries), (11, 12));
+        assert_eq!((member.max_snapshots, member.max_wals), (13, 14));
+        assert_eq!((member.max_request_bytes, member.max_txn_ops, member.quota_bytes), (15, 16, 17));
+        assert_eq!((member.tick_ms, member.election_ticks, member.pre_vote), (18, 10, false));
+        assert_eq!((member.compaction_batch, member.compaction_sleep_ms), (20, 21));
+        assert_eq!((member.strict_reconfig_check, boot.store.max_learners), (false, 22));
+        assert_eq!((boot.store.quota_bytes, boot.store.lease_checkpoint_persist), (17, true));
+        assert_eq!((member.lease_checkpoint, member.checkpoint_ms), (true, 24));
+        assert_eq!(member.auto_compaction, Some(server::Policy::Revision { retention: 27 }));
+        assert_eq!(member.client_urls, ["http://a:1"]);
+        assert!(boot.force_new_cluster.is_some() && default.force_new_cluster.is_none());
+        let choices = Choices {
+            priority_request: true,
+            fast_lease_keep_alive: true,
+            downgrade_check_ms: 25,
+            checkpoint_entries: Some(23),
+            defragment_from: Some(26 << 20),
+        };
+        assert_eq!(member.choices, choices);
+    }
 }

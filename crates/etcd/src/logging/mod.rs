@@ -2,12 +2,17 @@
 //!
 //! Lines come from `tracing` events anywhere in the program, or as [`Note`]s whose fields are only known at run time.
 
+mod journal;
 mod layer;
+mod rotate;
 
 pub use layer::Zap;
+pub use rotate::Rotation;
 
 use go::quote;
+use journal::Journal;
 use parking_lot::Mutex;
+use rotate::Rotating;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::fs::OpenOptions;
@@ -21,6 +26,9 @@ const SAMPLE_FIRST: u64 = 100;
 const SAMPLE_EVERY: u64 = 100;
 /// Different messages remembered for sampling; beyond it they share counters, as in zap.
 const SAMPLE_SLOTS: u64 = 4096;
+
+/// The output that is systemd's journal.
+pub const JOURNAL: &str = "systemd/journal";
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,7 +117,7 @@ struct Log {
 }
 
 struct Outputs {
-    sinks: Vec<Box<dyn Write + Send>>,
+    sinks: Vec<Sink>,
     second: i64,
     counts: HashMap<u64, u64>,
 }
@@ -117,8 +125,10 @@ struct Outputs {
 /// What the log shall be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// `default`, `stderr`, `stdout`, files.
+    /// `default`, `stderr`, `stdout`, files; or [`JOURNAL`] alone.
     pub outputs: Vec<String>,
+    /// Files are moved aside when they are full.
+    pub rotation: Option<Rotation>,
     pub level: Level,
     /// Columns instead of JSON.
     pub console: bool,
@@ -127,7 +137,7 @@ pub struct Settings {
 impl Default for Settings {
     /// The log of a start whose own settings are no good.
     fn default() -> Settings {
-        Settings { outputs: vec!["default".into()], level: Level::Info, console: false }
+        Settings { outputs: vec!["default".into()], rotation: None, level: Level::Info, console: false }
     }
 }
 
@@ -136,7 +146,7 @@ impl Default for Settings {
 /// # Errors
 /// Outputs can't be opened; in zap's words.
 pub fn start(settings: &Settings) -> Result<(), String> {
-    let sinks = sinks(&settings.outputs)?;
+    let sinks = sinks(&settings.outputs, settings.rotation.as_ref())?;
     let outputs = Mutex::new(Outputs { sinks, second: 0, counts: HashMap::new() });
     if LOG.set(Log { level: settings.level, console: settings.console, outputs }).is_ok() {
         use tracing_subscriber::layer::SubscriberExt as _;
@@ -146,31 +156,57 @@ pub fn start(settings: &Settings) -> Result<(), String> {
     Ok(())
 }
 
-type Sink = Box<dyn Write + Send>;
+/// Where lines go.
+enum Sink {
+    Bytes(Box<dyn Write + Send>),
+    Journal(Journal),
+}
 
-fn sinks(outputs: &[String]) -> Result<Vec<Sink>, String> {
+impl Sink {
+    /// There is nowhere left to tell that the log can't be written; but what the journal does not take goes to stderr, as
+    /// in etcd.
+    fn write(&mut self, level: Level, caller: &str, line: &str) {
+        match self {
+            Sink::Bytes(sink) => drop(sink.write_all(line.as_bytes()).and_then(|()| sink.flush())),
+            Sink::Journal(journal) => {
+                if journal.send(level, caller, line).is_err() {
+                    drop(io::stderr().write_all(line.as_bytes()));
+                }
+            }
+        }
+    }
+}
+
+fn sinks(outputs: &[String], rotation: Option<&Rotation>) -> Result<Vec<Sink>, String> {
+    if outputs == [JOURNAL] {
+        return Ok(vec![Sink::Journal(Journal::open(journal::SOCKET.as_ref())?)]);
+    }
     // As in etcd, it silences the others too.
     if outputs.iter().any(|output| output == "/dev/null") {
-        return Ok(vec![Box::new(io::sink())]);
+        return Ok(vec![Sink::Bytes(Box::new(io::sink()))]);
     }
     let (mut sinks, mut errors) = (Vec::new(), Vec::new());
     for output in outputs {
-        match sink(output) {
-            Ok(sink) => sinks.push(sink),
+        match sink(output, rotation) {
+            Ok(sink) => sinks.push(Sink::Bytes(sink)),
             Err(why) => errors.push(format!("open sink {}: {why}", quote(output))),
         }
     }
     if errors.is_empty() { Ok(sinks) } else { Err(errors.join("; ")) }
 }
 
-fn sink(output: &str) -> Result<Sink, String> {
+fn sink(output: &str, rotation: Option<&Rotation>) -> Result<Box<dyn Write + Send>, String> {
     let path = match output {
         "default" | "stderr" => return Ok(Box::new(io::stderr())),
         "stdout" => return Ok(Box::new(io::stdout())),
         path => file_of(path)?,
     };
+    let failed = |e: io::Error| format!("open {path}: {}", go::os_text(&e));
+    if let Some(rotation) = rotation {
+        return Ok(Box::new(Rotating::open(path.as_ref(), rotation.clone()).map_err(failed)?));
+    }
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
-    Ok(Box::new(file.map_err(|e| format!("open {path}: {}", go::os_text(&e)))?))
+    Ok(Box::new(file.map_err(failed)?))
 }
 
 /// The file that an output names: a path, or a URL of one as zap takes it.
@@ -209,10 +245,7 @@ impl Log {
         } else {
             json(level, &ts, caller, message, fields)
         };
-        for sink in &mut outputs.sinks {
-            // There is nowhere left to tell that the log can't be written.
-            drop(sink.write_all(line.as_bytes()).and_then(|()| sink.flush()));
-        }
+        outputs.sinks.iter_mut().for_each(|sink| sink.write(level, caller, &line));
     }
 }
 
@@ -296,7 +329,7 @@ mod tests {
     fn outputs_that_cannot_be_opened_are_told_in_zaps_words() {
         let why = |outputs: &[&str]| {
             let outputs: Vec<String> = outputs.iter().map(|&o| o.to_owned()).collect();
-            sinks(&outputs).err()
+            sinks(&outputs, None).err()
         };
         for (outputs, text) in [
             (&[""][..], "open sink \"\": open : no such file or directory"),

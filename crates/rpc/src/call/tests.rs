@@ -149,6 +149,7 @@ impl Server {
             keepalive_min_time: Duration::ZERO,
             keepalive_interval: Duration::ZERO,
             keepalive_timeout: Duration::ZERO,
+            slow_call: Duration::MAX,
             election_timeout: Duration::from_secs(1),
         };
         let services = Services(Arc::new(Fake { leader: watch::channel(true).0, renewed: Arc::default() }));

@@ -157,6 +157,12 @@ impl Counted {
         Some(Counted { meter, begun: Instant::now(), ended: false })
     }
 
+    /// `/service/method`.
+    pub fn method(&self) -> String {
+        let name = &NAMES[self.meter.number()];
+        format!("/{}/{}", name.service, name.method)
+    }
+
     pub fn meter(&self) -> Meter {
         self.meter
     }

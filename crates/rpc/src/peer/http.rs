@@ -3,6 +3,7 @@
 //! Never ALPN `h2`: a Go member's peer port offers it and can't speak it.
 
 use super::io::{Connector, Timed, Turn};
+use super::transport::Timeouts;
 use super::url::Url;
 use bytes::{Bytes, BytesMut};
 use http::header::HOST;
@@ -91,6 +92,11 @@ impl Line {
     /// With deadlines for each read and write, where given.
     pub fn new(dialer: Dialer, read: Option<Duration>, write: Option<Duration>) -> Line {
         Line { dialer, read, write, kept: None }
+    }
+
+    /// With both.
+    pub fn timed(dialer: Dialer, timeouts: Timeouts) -> Line {
+        Line::new(dialer, Some(timeouts.read), Some(timeouts.write))
     }
 
     /// Sends a request and waits for the head of its answer. A connection that was kept and turns out to be closed is

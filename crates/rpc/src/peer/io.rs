@@ -8,13 +8,14 @@ use super::url::{Scheme, Url};
 use rustix::net::sockopt;
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
 
 /// How long a read or a write may wait (etcd `DefaultConnReadTimeout`, `DefaultConnWriteTimeout`).
@@ -48,15 +49,20 @@ pub struct Plain;
 impl Connector for Plain {
     /// Names are resolved anew each time.
     fn connect(&self, url: &Url) -> Connecting {
-        let url = url.clone();
-        Box::pin(async move {
-            match url.scheme {
-                Scheme::Http => tcp(&url).await.map(|s| Box::new(s) as BoxedIo),
-                Scheme::Unix => UnixStream::connect(&url.host).await.map(|s| Box::new(s) as BoxedIo),
-                Scheme::Https | Scheme::Unixs => Err(io::Error::other("TLS is not configured for peers")),
-            }
-        })
+        plain(url, None)
     }
+}
+
+/// As [`Plain`], from an address of this host, where given.
+pub(crate) fn plain(url: &Url, from: Option<IpAddr>) -> Connecting {
+    let url = url.clone();
+    Box::pin(async move {
+        match url.scheme {
+            Scheme::Http => tcp(&url, from).await.map(|s| Box::new(s) as BoxedIo),
+            Scheme::Unix => UnixStream::connect(&url.host).await.map(|s| Box::new(s) as BoxedIo),
+            Scheme::Https | Scheme::Unixs => Err(io::Error::other("TLS is not configured for peers")),
+        }
+    })
 }
 
 impl Acceptor for Plain {
@@ -65,15 +71,32 @@ impl Acceptor for Plain {
     }
 }
 
-/// A TCP connection to a URL, set up as peers' connections are.
+/// A TCP connection to a URL, set up as peers' connections are, from an address of this host, where given.
 ///
 /// # Errors
-/// No such address, or nobody there.
-pub async fn tcp(url: &Url) -> io::Result<TcpStream> {
+/// No such address, nobody there, or `from` is not this host's or of another kind than the peer's addresses.
+pub(crate) async fn tcp(url: &Url, from: Option<IpAddr>) -> io::Result<TcpStream> {
     let address = url.address().ok_or_else(|| io::Error::other("no host:port"))?;
-    let stream = TcpStream::connect(address).await?;
+    let stream = match from {
+        None => TcpStream::connect(address).await?,
+        Some(from) => connect_from(from, address).await?,
+    };
     set_up(&stream)?;
     Ok(stream)
+}
+
+/// To the first address that takes the connection, of those that `from` can reach at all.
+async fn connect_from(from: IpAddr, address: (&str, u16)) -> io::Result<TcpStream> {
+    let mut failed = io::Error::other(format!("{} has no address of the same kind as {from}", address.0));
+    for to in tokio::net::lookup_host(address).await?.filter(|to| to.is_ipv4() == from.is_ipv4()) {
+        let socket = if from.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.bind(SocketAddr::new(from, 0))?;
+        match socket.connect(to).await {
+            Ok(stream) => return Ok(stream),
+            Err(e) => failed = e,
+        }
+    }
+    Err(failed)
 }
 
 pub(crate) fn set_up(stream: &TcpStream) -> io::Result<()> {

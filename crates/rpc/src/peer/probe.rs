@@ -3,7 +3,6 @@
 
 use super::check::hex;
 use super::http::{ANSWER_MAX, Line, Sending, whole};
-use super::io::IO_TIMEOUT;
 use super::link::Link;
 use super::url::Url;
 use http::{Request, StatusCode, Uri};
@@ -44,7 +43,7 @@ impl Health {
 
 /// Probes for ever.
 pub(crate) async fn run(link: Arc<Link>, round_tripper: &'static str) {
-    let mut line = Line::new(link.shared.dialer.clone(), Some(IO_TIMEOUT), Some(IO_TIMEOUT));
+    let mut line = Line::timed(link.shared.dialer.clone(), link.shared.timeouts);
     let mut url = link.picker.pick();
     let mut health = Health::default();
     let mut report = Instant::now() + UNHEALTHY;
@@ -72,7 +71,7 @@ async fn probe(link: &Link, line: &mut Line, url: &Url, health: &mut Health) -> 
         let status = response.status();
         Ok::<_, String>((status, whole(response.into_body(), ANSWER_MAX).await?))
     };
-    let Ok(outcome) = timeout(link.shared.dialer.timeout + IO_TIMEOUT, exchange).await else {
+    let Ok(outcome) = timeout(link.shared.dialer.timeout + link.shared.timeouts.read, exchange).await else {
         line.close();
         return Err("i/o timeout".to_owned());
     };

@@ -11,7 +11,6 @@
 use super::check::{hex, serves_streams};
 use super::codec::{AppDecoder, Broken, Frame, MessageDecoder};
 use super::http::{ANSWER_MAX, Line, Sending, chunk, text, whole};
-use super::io::IO_TIMEOUT;
 use super::link::Link;
 use super::pipeline::precondition;
 use super::stream::Kind;
@@ -78,7 +77,7 @@ async fn dial(link: &Link, kind: Kind) -> Result<Incoming, Undialled> {
 }
 
 async fn exchange(link: &Link, kind: Kind, url: &Url) -> Result<Incoming, Undialled> {
-    let mut line = Line::new(link.shared.dialer.clone(), Some(IO_TIMEOUT), Some(IO_TIMEOUT));
+    let mut line = Line::timed(link.shared.dialer.clone(), link.shared.timeouts);
     let response = line.ask(url, request(link, kind)?).await?;
     match serves_streams(response.headers()) {
         Some(true) => {}

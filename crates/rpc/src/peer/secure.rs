@@ -1,9 +1,9 @@
 //! TLS between members. HTTP/1 only, so no application protocol is agreed on: a peer that was offered h2 would speak it.
 
-use super::io::{Acceptor, BoxedIo, Connecting, Connector, Plain, tcp};
+use super::io::{Acceptor, BoxedIo, Connecting, Connector, plain, tcp};
 use super::url::{Scheme, Url};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use tls::{Client, Live, NamesOf, Pace, Rejected, Server, check_address};
 use tokio::net::UnixStream;
@@ -15,20 +15,23 @@ pub struct Dial(Arc<Lazy>);
 #[derive(Debug)]
 struct Lazy {
     live: Arc<Live>,
+    /// The address that connections come from.
+    from: Option<IpAddr>,
     /// Made for the first encrypted URL: whom the operating system trusts is many files.
     client: OnceLock<Result<Client, String>>,
 }
 
 impl Dial {
-    pub fn new(live: Arc<Live>) -> Dial {
-        Dial(Arc::new(Lazy { live, client: OnceLock::new() }))
+    /// Peers see connections from `from`, where given, else from wherever the way to them begins.
+    pub fn new(live: Arc<Live>, from: Option<IpAddr>) -> Dial {
+        Dial(Arc::new(Lazy { live, from, client: OnceLock::new() }))
     }
 }
 
 impl Connector for Dial {
     fn connect(&self, url: &Url) -> Connecting {
         if !url.scheme.is_tls() {
-            return Plain.connect(url);
+            return plain(url, self.0.from);
         }
         let (url, lazy) = (url.clone(), self.0.clone());
         Box::pin(async move {
@@ -36,7 +39,7 @@ impl Connector for Dial {
             let client = client.as_ref().map_err(|why| io::Error::other(why.clone()))?;
             let raw: BoxedIo = match url.scheme {
                 Scheme::Unix | Scheme::Unixs => Box::new(UnixStream::connect(&url.host).await?),
-                Scheme::Http | Scheme::Https => Box::new(tcp(&url).await?),
+                Scheme::Http | Scheme::Https => Box::new(tcp(&url, lazy.from).await?),
             };
             // A socket file's name may have a port, too.
             let host = url.address().map_or(url.host.as_str(), |(host, _)| host);

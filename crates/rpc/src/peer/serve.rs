@@ -11,9 +11,9 @@
 use super::check::{CLUSTER_ID, PEER_URLS, Refusal, SERVER_FROM, compatible, parse_hex};
 use super::endpoints::PROMOTE;
 use super::http::chunk;
-use super::io::{Acceptor, BoxedIo, IO_TIMEOUT, OurTurn, Timed, Turn, set_up};
+use super::io::{Acceptor, BoxedIo, OurTurn, Timed, Turn, set_up};
 use super::stream::Outgoing;
-use super::transport::Shared;
+use super::transport::{Shared, Timeouts};
 use super::url::Url;
 use bytes::{Bytes, BytesMut};
 use http::header::{ALLOW, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
@@ -122,12 +122,13 @@ async fn connection(
 /// Serves one connection to its end.
 pub(crate) async fn serve(shared: Arc<Shared>, io: BoxedIo) -> Result<(), String> {
     let turn = Turn::default();
-    let io = TokioIo::new(Timed::new(io, turn.clone(), Some(IO_TIMEOUT), Some(IO_TIMEOUT)));
+    let Timeouts { read, write } = shared.timeouts;
+    let io = TokioIo::new(Timed::new(io, turn.clone(), Some(read), Some(write)));
     let service =
         service_fn(move |request| Visit { shared: shared.clone(), turn: turn.clone(), ours: None }.answer(request));
     http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(IO_TIMEOUT)
+        .header_read_timeout(read)
         .title_case_headers(true)
         .serve_connection(io, service)
         .await

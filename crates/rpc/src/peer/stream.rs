@@ -33,7 +33,8 @@ pub(crate) const QUEUE: usize = 4096;
 const BATCH: usize = QUEUE / 2;
 /// Bytes after which a write is begun.
 const WRITE: usize = 64 << 10;
-/// Between link heartbeats (etcd `ConnReadTimeout / 3`).
+/// Between link heartbeats (etcd `ConnReadTimeout / 3`): by the shortest timeout there is, since the peer may have another
+/// than ours.
 const HEARTBEAT: Duration = Duration::from_millis(IO_TIMEOUT.as_millis() as u64 / 3);
 
 /// The two streams to a peer.

@@ -10,7 +10,7 @@
 
 use super::check::{CLUSTER_ID, MIN_CLUSTER_VERSION, PEER_URLS, SERVER_FROM, SERVER_VERSION, hex};
 use super::http::Dialer;
-use super::io::{Acceptor, BoxedIo, Connector};
+use super::io::{Acceptor, BoxedIo, Connector, IO_TIMEOUT};
 use super::link::Link;
 use super::local::{Identity, Image, Local};
 use super::metrics::{Meters, PeerMetrics};
@@ -46,6 +46,22 @@ pub struct Config {
     pub dial_timeout: Duration,
     /// Bytes a second of a database image that is sent, for each peer.
     pub snapshot_rate: u64,
+    pub timeouts: Timeouts,
+}
+
+/// How long connections to and from peers wait for bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// … to come (`--raft-read-timeout`).
+    pub read: Duration,
+    /// … to be taken (`--raft-write-timeout`).
+    pub write: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts { read: IO_TIMEOUT, write: IO_TIMEOUT }
+    }
 }
 
 /// Sends to, and receives from, the other members. A cheap handle; everything runs on one thread, which ends when
@@ -71,6 +87,7 @@ pub(crate) struct Shared {
     pub signature: HeaderMap,
     pub dialer: Dialer,
     pub snapshot_rate: u64,
+    pub timeouts: Timeouts,
     pub meters: Meters,
     pub bodies: Bodies,
     /// Places for images that arrive.
@@ -315,6 +332,7 @@ impl Transport {
             local,
             dialer: Dialer { connector: config.connector, timeout: config.dial_timeout },
             snapshot_rate: config.snapshot_rate.max(1),
+            timeouts: config.timeouts,
             meters: Meters::default(),
             bodies: Bodies::default(),
             images: Arc::new(Semaphore::new(IMAGES_MAX)),

@@ -84,6 +84,7 @@ impl Ours {
             connector: Arc::new(Plain),
             dial_timeout: Duration::from_secs(2),
             snapshot_rate: 64 << 20,
+            timeouts: rpc::peer::Timeouts::default(),
         };
         let transport = Transport::start(config, member.clone()).unwrap();
         transport.listen(self.listener.try_clone().unwrap(), Arc::new(Plain)).unwrap();

@@ -8,3 +8,4 @@ mod raw;
 mod refusals;
 mod snapshots;
 mod talk;
+mod timeouts;

@@ -3,7 +3,8 @@
 use api::raft::{Message, MessageType};
 use parking_lot::{Condvar, Mutex};
 use rpc::peer::{
-    Awaited, Config, HashKv, Identity, ImageSink, LeaseInfo, LeaseRefusal, Local, MemberInfo, Plain, Transport,
+    Awaited, Config, HashKv, Identity, ImageSink, LeaseInfo, LeaseRefusal, Local, MemberInfo, Plain, Timeouts,
+    Transport,
 };
 use std::collections::BTreeSet;
 use std::io;
@@ -265,6 +266,16 @@ impl Node {
     }
 
     pub fn on(id: u64, cluster: u64, listener: TcpListener) -> Node {
+        Node::made(id, cluster, listener, config())
+    }
+
+    /// One whose connections wait so long.
+    pub fn waiting(id: u64, timeouts: Timeouts) -> Node {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Node::made(id, CLUSTER, listener, Config { timeouts, ..config() })
+    }
+
+    fn made(id: u64, cluster: u64, listener: TcpListener, config: Config) -> Node {
         let address = listener.local_addr().unwrap();
         let member = Arc::new(Member {
             identity: Identity { member: id, cluster, urls: vec![format!("http://{address}")] },
@@ -274,7 +285,7 @@ impl Node {
             refuses: AtomicBool::new(false),
             disk_full: AtomicBool::new(false),
         });
-        let transport = Transport::start(config(), Arc::new(Shared(member.clone()))).unwrap();
+        let transport = Transport::start(config, Arc::new(Shared(member.clone()))).unwrap();
         transport.listen(listener, Arc::new(Plain)).unwrap();
         Node { id, member, transport, address }
     }
@@ -303,7 +314,12 @@ impl Drop for Node {
 }
 
 pub fn config() -> Config {
-    Config { connector: Arc::new(Plain), dial_timeout: Duration::from_secs(2), snapshot_rate: 1 << 30 }
+    Config {
+        connector: Arc::new(Plain),
+        dial_timeout: Duration::from_secs(2),
+        snapshot_rate: 1 << 30,
+        timeouts: Timeouts::default(),
+    }
 }
 
 /// Nodes that all know one another.

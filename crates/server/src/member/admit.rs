@@ -10,6 +10,8 @@ use store::validate;
 
 /// Committed but not applied entries beyond which proposals are refused (etcd `maxGapBetweenApplyAndCommitIndex`).
 const APPLY_GAP_MAX: u64 = 5000;
+/// … and beyond which clients' revocations are, where they have priority (etcd `maxPriorityGap`).
+const APPLY_GAP_PRIORITY_MAX: u64 = 10_000;
 
 /// Transactions inside a transaction, counted down the deepest way. Decoders stop at a hundred messages in one another;
 /// each of these is two, and the log's entry wraps one more around what the door has decoded: a proposal that nobody
@@ -70,7 +72,10 @@ impl<T> Member<T> {
                 self.propose_with(ticket, who, wrap, |q| q.compaction = Some(r))
             }
             Request::LeaseGrant(r) => self.admit_grant(ticket, who, r),
-            Request::LeaseRevoke(r) => self.propose(ticket, who, |q| q.lease_revoke = Some(r)),
+            Request::LeaseRevoke(r) => {
+                let gap = if self.config.choices.priority_request { APPLY_GAP_PRIORITY_MAX } else { APPLY_GAP_MAX };
+                self.propose_within(gap, ticket, who, Waiter::Client, |q| q.lease_revoke = Some(r))
+            }
             Request::LeaseKeepAlive(_) | Request::LeaseTimeToLive(_) => self.ask_lessor(ticket, who, request),
             Request::LeaseLeases(_) => self.list_leases(ticket),
             Request::Alarm(r) => self.propose(ticket, who, |q| q.alarm = Some(r)),
@@ -206,8 +211,20 @@ impl<T> Member<T> {
         wrap: fn(T) -> Waiter<T>,
         fill: impl FnOnce(&mut pb::InternalRaftRequest),
     ) -> Result<(), (T, api::Error)> {
+        self.propose_within(APPLY_GAP_MAX, ticket, who, wrap, fill)
+    }
+
+    /// Proposes if no more than `gap` entries are committed and not applied.
+    fn propose_within(
+        &mut self,
+        gap: u64,
+        ticket: T,
+        who: &Who,
+        wrap: fn(T) -> Waiter<T>,
+        fill: impl FnOnce(&mut pb::InternalRaftRequest),
+    ) -> Result<(), (T, api::Error)> {
         let status = self.raft.basic_status();
-        if status.hard_state.commit.saturating_sub(status.applied) > APPLY_GAP_MAX {
+        if status.hard_state.commit.saturating_sub(status.applied) > gap {
             return Err((ticket, api::Error::RequestTooManyRequests));
         }
         // A majority whose disks stall, or a page store that does: what waits for them is held in memory.

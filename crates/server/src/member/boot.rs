@@ -283,9 +283,43 @@ fn check_torn(store: &Store, opening: &Opening, replay: &Replay) -> Result<(), F
     }
 }
 
+/// etcd `maybeDefragBackend`. What can't be done for want of room is left for later.
+fn defragment(store: &mut Store, least: u64) -> Result<(), Fatal> {
+    let (size, in_use) = (store.size(), store.size_in_use());
+    let (current_db_size_bytes, current_db_size_in_use_bytes) = (size, in_use);
+    if size.abs_diff(in_use) < least {
+        tracing::info!(
+            "current-db-size-bytes" = current_db_size_bytes,
+            "current-db-size-in-use-bytes" = current_db_size_in_use_bytes,
+            "bootstrap-defrag-threshold-bytes" = least,
+            "Skipping defragmentation"
+        );
+        return Ok(());
+    }
+    let mut work = store.defragment();
+    match work.run(&|_| ()) {
+        Ok(()) => {}
+        Err(store::Error::Refused(e)) => {
+            tracing::warn!(error = %e, "the database can't be defragmented before the start; it is served as it is");
+            return Ok(());
+        }
+        Err(e) => return Err(e.into()),
+    }
+    store.defragmented(work)?;
+    tracing::info!(
+        "current-db-size-bytes" = store.size(),
+        "current-db-size-bytes-diff" = store.size() - size,
+        "finished defragmenting directory"
+    );
+    Ok(())
+}
+
 fn assemble<T>(boot: BootConfig, layout: &Layout, opened: Opened) -> Result<(Member<T>, LogWriter), Fatal> {
     let Opened { wal, replay, mut store, snapshot, snapshotter } = opened;
     let (member_id, cluster_id) = identity(&replay.metadata)?;
+    if let Some(least) = boot.member.choices.defragment_from {
+        defragment(&mut store, least)?;
+    }
     store.set_identity(cluster_id, member_id);
     let (applied, _) = store.publish();
 

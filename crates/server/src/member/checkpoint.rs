@@ -34,6 +34,8 @@ pub struct Checkpointing<T> {
     pub(super) snapshot_index: u64,
     snapshotter: Option<Snapshotter>,
     pub(super) since_ms: u64,
+    /// Index of the newest entry that a checkpoint holds, or is about to.
+    frozen_index: u64,
     purge_ms: u64,
     serving_snapshots: Vec<T>,
     serving_defragments: Vec<T>,
@@ -51,6 +53,7 @@ impl<T> Checkpointing<T> {
             snapshot_index,
             snapshotter: Some(snapshotter),
             since_ms: now_ms,
+            frozen_index: 0,
             purge_ms: now_ms + PURGE_INTERVAL_MS,
             serving_snapshots: Vec::new(),
             serving_defragments: Vec::new(),
@@ -163,6 +166,7 @@ impl<T> Member<T> {
         let envelope = self.snapshots.are_wanted().then(|| self.raft_snapshot());
         self.snapshots.frozen(envelope);
         let c = &mut self.checkpointing;
+        c.frozen_index = index;
         c.force = false;
         c.force_snapshot = false;
         c.serving_snapshots = std::mem::take(&mut c.snapshots);
@@ -201,7 +205,9 @@ impl<T> Member<T> {
         let bytes = self.store.overlay_bytes();
         let full = bytes >= self.config.checkpoint_bytes;
         let old = self.store.is_ahead() && self.now_ms >= c.since_ms + self.config.checkpoint_ms;
-        asked || full || old
+        let waiting = self.applied.index().saturating_sub(c.frozen_index);
+        let many = self.store.is_ahead() && self.config.choices.checkpoint_entries.is_some_and(|n| waiting >= n);
+        asked || full || old || many
     }
 
     /// A checkpoint that fails for want of room would end the process, and so it is not begun: the log has what it would
@@ -261,6 +267,11 @@ impl<T> Member<T> {
             None => self.settle_logged(),
         }
         Ok(())
+    }
+
+    /// Whether somebody waits for a defragmentation.
+    pub fn is_defragmenting(&self) -> bool {
+        !self.checkpointing.defragments.is_empty() || !self.checkpointing.serving_defragments.is_empty()
     }
 
     /// Whether a job is out.

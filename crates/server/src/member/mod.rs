@@ -76,6 +76,7 @@ pub struct Config {
     pub strict_reconfig_check: bool,
     /// Gate `LeaseCheckpoint`.
     pub lease_checkpoint: bool,
+    pub choices: Choices,
     /// A checkpoint starts when so many bytes wait in the overlay …
     pub checkpoint_bytes: usize,
     /// … or the oldest change waits so long.
@@ -83,6 +84,35 @@ pub struct Config {
     /// Changes that the page store lacks may take so much memory, and so may proposals that a majority of logs lack; beyond
     /// it proposals are refused until they follow. Bytes.
     pub unwritten_bytes: usize,
+}
+
+/// What operators may choose, and rarely do; the defaults are etcd's but for `fast_lease_keep_alive`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choices {
+    /// Gate `PriorityRequest`: clients' revocations are admitted at twice the gap between commit and apply at which other
+    /// proposals are refused.
+    pub priority_request: bool,
+    /// Gate `FastLeaseKeepAlive`: who renews a lease that the leader knows does not wait for what is not applied yet, and
+    /// may be told of a lease that somebody else was told is revoked (etcd issue 20615).
+    pub fast_lease_keep_alive: bool,
+    /// A leader looks this often whether a downgrade has come to its end, ms; 0: never.
+    pub downgrade_check_ms: u64,
+    /// A checkpoint starts when so many entries wait for one.
+    pub checkpoint_entries: Option<u64>,
+    /// The page store is defragmented before the member starts if that frees so many bytes.
+    pub defragment_from: Option<u64>,
+}
+
+impl Default for Choices {
+    fn default() -> Choices {
+        Choices {
+            priority_request: false,
+            fast_lease_keep_alive: false,
+            downgrade_check_ms: 5000,
+            checkpoint_entries: None,
+            defragment_from: None,
+        }
+    }
 }
 
 /// What a member wants done, in order.

@@ -156,12 +156,15 @@ impl<T> Member<T> {
     fn release_reads(&mut self) {
         let applied = self.applied.index();
         let mut waiting = std::collections::VecDeque::new();
-        for (index, reads) in std::mem::take(&mut self.reads_confirmed) {
+        for (index, mut reads) in std::mem::take(&mut self.reads_confirmed) {
+            let mut ready = std::mem::take(&mut reads);
             if index > applied && !failpoint::mutant!("readsReleasedEarly") {
-                waiting.push_back((index, reads));
-                continue;
+                (ready, reads) = ready.into_iter().partition(|reading| self.is_fast(&reading.request));
+                if !reads.is_empty() {
+                    waiting.push_back((index, reads));
+                }
             }
-            for Reading { ticket, who, request, .. } in reads {
+            for Reading { ticket, who, request, .. } in ready {
                 match request {
                     Request::LeaseKeepAlive(r) => self.keep_alive(ticket, &who, r.id),
                     Request::LeaseTimeToLive(r) => self.time_to_live(ticket, &who, &r),
@@ -170,6 +173,13 @@ impl<T> Member<T> {
             }
         }
         self.reads_confirmed = waiting;
+    }
+
+    /// Whether an answer rests on this member's leadership alone, and not on what it has applied (etcd
+    /// `FastLeaseKeepAlive`). A lease that is not known may be about to be granted.
+    fn is_fast(&self, request: &Request) -> bool {
+        let known = |lease| self.lessor.time_to_live(lease, self.now_ms).is_some();
+        matches!(request, Request::LeaseKeepAlive(r) if self.config.choices.fast_lease_keep_alive && known(r.id))
     }
 
     fn route(&mut self, message: Message, applies: &mut Vec<Message>) {

@@ -16,6 +16,9 @@ pub struct Versions {
     published: bool,
     publish_ms: u64,
     version_ms: u64,
+    /// When it is to be looked whether a downgrade is over, and whether the versions that come next are asked for that.
+    downgrade_ms: u64,
+    downgrade_asked: bool,
     /// No note about a schema that can't be lowered before this.
     note_ms: u64,
 }
@@ -36,7 +39,19 @@ impl<T> Member<T> {
                 false => self.decide_cluster_version(Some(own_version())),
             }
         }
+        self.look_for_the_end_of_a_downgrade();
         self.follow_cluster_version();
+    }
+
+    /// etcd `monitorDowngrade`. An only member's downgrade is over when another version runs it.
+    fn look_for_the_end_of_a_downgrade(&mut self) {
+        let every = self.config.choices.downgrade_check_ms;
+        let looks = every > 0 && self.leads.is_some() && self.has_peers() && self.lowered().is_some();
+        if looks && self.now_ms >= self.versions.downgrade_ms {
+            self.versions.downgrade_ms = self.now_ms + every;
+            self.versions.downgrade_asked = true;
+            self.out.push(Output::AskVersions);
+        }
     }
 
     fn publish_attributes(&mut self) {
@@ -67,7 +82,9 @@ impl<T> Member<T> {
             return;
         }
         self.decide_cluster_version(all.iter().flatten().copied().min());
-        self.end_downgrade(&all.unwrap_or_default());
+        if std::mem::take(&mut self.versions.downgrade_asked) {
+            self.end_downgrade(&all.unwrap_or_default());
+        }
     }
 
     /// A downgrade is over when every member runs the version it leads to (etcd `CancelDowngradeIfNeeded`).

@@ -16,7 +16,7 @@ use crate::rng::Rng;
 use crate::streams::Streams;
 use api::raft::Message;
 use disk::{SimDisk, SimOptions};
-use server::member::{Beginning, BootConfig, CheckpointDone, CheckpointJob, Config, Founder, JobKind};
+use server::member::{Beginning, BootConfig, CheckpointDone, CheckpointJob, Choices, Config, Founder, JobKind};
 use server::{Fatal, LogTask, LogWriter, Logged, Member, Output, Request};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -222,6 +222,7 @@ impl Node {
             alone: false,
             strict_reconfig_check: true,
             lease_checkpoint: plan.lease_checkpoint,
+            choices: Choices::default(),
             checkpoint_bytes: plan.checkpoint_bytes,
             checkpoint_ms: plan.checkpoint_ms,
             unwritten_bytes: usize::MAX,

@@ -5,7 +5,7 @@ use crate::model::MIN_LEASE_TTL;
 use crate::streams::Streams;
 use crate::verdict::{self, Evidence};
 use disk::{Crash, Fault};
-use server::member::{Beginning, BootConfig, Config, Founder, RELEASE_DELAY_MS, RELEASE_ENTRIES};
+use server::member::{Beginning, BootConfig, Choices, Config, Founder, RELEASE_DELAY_MS, RELEASE_ENTRIES};
 use server::{Member, Output};
 use store::History as _;
 
@@ -183,6 +183,7 @@ impl World {
             alone: true,
             strict_reconfig_check: true,
             lease_checkpoint: self.plan.lease_checkpoint,
+            choices: Choices::default(),
             checkpoint_bytes: self.plan.checkpoint_bytes,
             checkpoint_ms: self.plan.checkpoint_ms,
             unwritten_bytes: self.plan.unwritten_bytes,

@@ -68,6 +68,8 @@ fn settings(config: &Config) -> client::Config {
     // etcd's help has name:password, and a flag of its own for the latter.
     let (name, password) = config.discovery_user.split_once(':').unwrap_or((&config.discovery_user, ""));
     let password = if config.discovery_password.is_empty() { password } else { &config.discovery_password };
+    let default = client::Config::default();
+    let given = |bytes: i64, default| usize::try_from(bytes).ok().filter(|bytes| *bytes > 0).unwrap_or(default);
     client::Config {
         endpoints: config.discovery_endpoints.clone(),
         tls: tls(config),
@@ -75,7 +77,10 @@ fn settings(config: &Config) -> client::Config {
         keepalive_time: Some(config.discovery_keepalive_time),
         keepalive_timeout: config.discovery_keepalive_timeout,
         user: (!name.is_empty() && !password.is_empty()).then(|| (name.to_owned(), password.to_owned())),
-        ..client::Config::default()
+        token: Some(config.discovery_auth_token.clone()).filter(|token| !token.is_empty()),
+        send_bytes_max: given(config.discovery_max_request_bytes, default.send_bytes_max),
+        recv_bytes_max: given(config.discovery_max_recv_bytes, default.recv_bytes_max),
+        ..default
     }
 }
 
@@ -86,6 +91,7 @@ fn tls(config: &Config) -> Option<tls::Settings> {
         key: config.discovery_key.clone(),
         trusted_ca: config.discovery_cacert.clone(),
         skip_verify: config.discovery_insecure_skip_tls_verify,
+        server_name: Some(config.discovery_server_name.clone()).filter(|name| !name.is_empty()),
         ..tls::Settings::default()
     };
     let nothing = settings == tls::Settings::default() && config.discovery_insecure_transport;
@@ -281,6 +287,38 @@ mod tests {
 
     fn kv(key: &str, value: &str, create_revision: i64) -> KeyValue {
         KeyValue { key: key.to_owned().into(), value: value.to_owned().into(), create_revision, ..KeyValue::default() }
+    }
+
+    #[test]
+    fn the_registry_is_asked_as_the_settings_say() {
+        let mut config = Config::default();
+        let plain = settings(&config);
+        assert_eq!((plain.tls, plain.user, plain.token), (None, None, None));
+        assert_eq!((plain.dial_timeout.as_secs(), plain.keepalive_timeout.as_secs()), (2, 6));
+        let text = "discovery-config:\n  token: t\n  client:\n    endpoints: [a:1]\n    dial-timeout: 11000000000\n    \
+                    keepalive-time: 12000000000\n    keepalive-timeout: 13000000000\n    max-request-bytes: 14\n    \
+                    max-recv-bytes: 15\n    auth: {username: u, password: p, token: k}\n    secure: {cert: c, key: kk, \
+                    cacert: a, server-name: nn, insecure-skip-tls-verify: true}\n";
+        crate::config::read_file(text, &mut config).unwrap();
+        let asked = settings(&config);
+        assert_eq!(asked.endpoints, ["a:1"]);
+        assert_eq!((asked.dial_timeout.as_secs(), asked.keepalive_timeout.as_secs()), (11, 13));
+        assert_eq!(asked.keepalive_time.map(|t| t.as_secs()), Some(12));
+        assert_eq!((asked.send_bytes_max, asked.recv_bytes_max), (14, 15));
+        assert_eq!((asked.user, asked.token), (Some(("u".into(), "p".into())), Some("k".into())));
+        let expected = tls::Settings {
+            cert: "c".into(),
+            key: "kk".into(),
+            trusted_ca: "a".into(),
+            server_name: Some("nn".into()),
+            skip_verify: true,
+            ..tls::Settings::default()
+        };
+        assert_eq!(asked.tls, Some(expected));
+        config = Config { discovery_insecure_transport: false, ..Config::default() };
+        assert_eq!(settings(&config).tls, Some(tls::Settings::default()), "TLS without a file of its own");
+        config = Config { discovery_user: "u:p".into(), ..Config::default() };
+        assert_eq!(settings(&config).user, Some(("u".into(), "p".into())));
     }
 
     #[test]
