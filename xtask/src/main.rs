@@ -5,7 +5,7 @@
 //! is stale. There are no service stubs: `crates/rpc/src/methods.rs` is the table of methods.
 //!
 //! `cargo run -p xtask -- docs` writes what is generated from the server's table of settings: `docs/configuration.md`,
-//! `etcd.conf.yml.sample` and the manual page; `docs --check` fails when one of them is stale.
+//! `docs/etcd.conf.yml.sample` and the manual page; `docs --check` fails when one of them is stale.
 //!
 //! `cargo run -p xtask -- dependencies` checks licences, sources and bans of everything in Cargo.lock.
 //!

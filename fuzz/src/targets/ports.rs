@@ -296,7 +296,13 @@ pub const PROC_FILES: Target = Target {
 
 pub const GRPC_CONNECTION: Target = Target {
     name: "grpc-connection",
-    covers: &["rpc/methods.rs::everywhere", "rpc/streams.rs::forward", "rpc/keepalive.rs::ask", "rpc/services.rs::ask"],
+    covers: &[
+        "rpc/methods.rs::everywhere",
+        "rpc/streams.rs::forward",
+        "rpc/keepalive.rs::ask",
+        "rpc/services.rs::ask",
+        "rpc/slow.rs::figures",
+    ],
     corpus: connection_corpus,
     mend: Some(|input| mend_frames(input)),
     run: grpc_connection,

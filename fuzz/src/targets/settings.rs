@@ -67,7 +67,7 @@ fn command_line(input: &[u8]) -> bool {
 
 pub const CONFIG_FILE: Target = Target {
     name: "config-file",
-    covers: &["etcd/config/yaml.rs::read"],
+    covers: &["etcd/config/yaml.rs::read", "etcd/config/yaml.rs::read_given"],
     shape: Shape::Text(&[
         ":",
         "\n",
@@ -118,13 +118,31 @@ pub const CONFIG_FILE: Target = Target {
 
 pub const VALUES: Target = Target {
     name: "setting-values",
-    covers: &["etcd/logging/mod.rs::parse"],
+    covers: &["etcd/logging/mod.rs::parse", "etcd/logging/rotate.rs::parse"],
     shape: Shape::Text(&[
-        "=", ",", "true", "AllAlpha", "http://", ":", "*", "debug", "TLS1.3", "exit", "1h", "-", "0x",
+        "=",
+        ",",
+        "true",
+        "AllAlpha",
+        "http://",
+        ":",
+        "*",
+        "debug",
+        "TLS1.3",
+        "exit",
+        "1h",
+        "-",
+        "0x",
+        "{\"maxsize\":",
+        "\"compress\":",
+        "}",
+        "-1",
     ]),
     corpus: || {
         let default = |(n, flag): (u8, &config::table::Flag)| [&[n], flag.default.as_bytes()].concat();
-        (0..).zip(FLAGS).map(default).collect()
+        let rotation =
+            b"\0{\"maxsize\": 1, \"maxage\": -1, \"maxbackups\": 0, \"localtime\": false, \"compress\": true}";
+        (0..).zip(FLAGS).map(default).chain([rotation.to_vec()]).collect()
     },
     run: |input| {
         let (n, text) = input.split_first().map_or((0, &[][..]), |(n, text)| (usize::from(*n), text));
@@ -134,7 +152,7 @@ pub const VALUES: Target = Target {
         let set = named(FLAGS[n % FLAGS.len()].set(&mut config, &text)).is_some();
         named(config::validate(&config, &mut Vec::new()));
         drop(config.auto_compaction());
-        set || level
+        set || level || etcd::logging::Rotation::parse(&text).is_ok()
     },
     ..EMPTY
 };

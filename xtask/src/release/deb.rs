@@ -50,7 +50,6 @@ fn data(release: &Release) -> Result<Tree> {
         ("CHANGELOG.md", &format!("{doc}/CHANGELOG.md")),
         ("SECURITY.md", &format!("{doc}/SECURITY.md")),
         ("NOTICE", &format!("{doc}/copyright")),
-        ("etcd.conf.yml.sample", &format!("{doc}/etcd.conf.yml.sample")),
         ("docs", &format!("{doc}/docs")),
         ("contrib", &format!("{doc}/contrib")),
     ] {

@@ -27,6 +27,5 @@ pub fn make(release: &Release) -> Result<(String, Vec<u8>)> {
     for path in BESIDE {
         release.copy(&mut tree, path, &format!("{folder}/{path}"))?;
     }
-    release.copy(&mut tree, "etcd.conf.yml.sample", &format!("{folder}/docs/etcd.conf.yml.sample"))?;
     Ok((format!("{folder}.tar.gz"), gzip(&tree.tar(release.time)?)?))
 }

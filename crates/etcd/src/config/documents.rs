@@ -12,7 +12,7 @@ pub type Document = (&'static str, fn() -> String);
 
 /// All documents.
 pub const DOCUMENTS: [Document; 3] =
-    [("docs/configuration.md", reference), ("etcd.conf.yml.sample", sample), ("docs/man/etcd.1", manual)];
+    [("docs/configuration.md", reference), ("docs/etcd.conf.yml.sample", sample), ("docs/man/etcd.1", manual)];
 
 /// Writing to a String can't fail.
 macro_rules! put {
@@ -103,7 +103,7 @@ fn grouped(section: Section) -> Vec<&'static Flag> {
     sorted
 }
 
-/// `etcd.conf.yml.sample`: all defaults, so that a copy of it changes nothing.
+/// `docs/etcd.conf.yml.sample`: all defaults, so that a copy of it changes nothing.
 fn sample() -> String {
     let mut out = String::new();
     put!(out, "# A config file for etcd --config-file=PATH: every key with its default.");
