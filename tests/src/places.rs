@@ -83,3 +83,16 @@ pub fn count(variable: &str, default: u64) -> u64 {
         Err(_) => default,
     }
 }
+
+/// A path of the repository.
+pub fn source(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// A text of the repository.
+///
+/// # Panics
+/// If it can't be read.
+pub fn read_source(path: &str) -> String {
+    std::fs::read_to_string(source(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}

@@ -3,7 +3,7 @@
 
 mod tools;
 
-use oxetcd_tests::places::{built, our_etcd};
+use oxetcd_tests::places::{built, our_etcd, read_source, source};
 use oxetcd_tests::process::{Launch, free_ports, run, stdout_of, text};
 use oxetcd_tests::temp::TempDir;
 use rustix::process::{Pid, Signal, kill_process};
@@ -23,14 +23,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PROGRAMS: [&str; 3] = ["etcd", "etcdctl", "etcdutl"];
 /// 2001-09-09: a time that nothing has by chance.
 const EPOCH: &str = "1000000000";
-
-fn source(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
-}
-
-fn read(path: &str) -> String {
-    fs::read_to_string(source(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
-}
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -228,7 +220,7 @@ fn install(deb: &Path, out: &TempDir) {
 
 #[test]
 fn the_unit_is_one_by_systemds_lights_and_its_flags_are_ours() {
-    let unit = read("contrib/systemd/etcd.service");
+    let unit = read_source("contrib/systemd/etcd.service");
     for line in [
         "Type=notify",
         "EnvironmentFile=-/etc/default/etcd",
@@ -238,7 +230,7 @@ fn the_unit_is_one_by_systemds_lights_and_its_flags_are_ours() {
     ] {
         assert!(unit.lines().any(|given| given == line), "no {line} in the unit");
     }
-    for (variable, _) in variables(&unit).chain(variables(&read("packaging/debian/default"))) {
+    for (variable, _) in variables(&unit).chain(variables(&read_source("packaging/debian/default"))) {
         assert!(flags_of_ours().contains(&flag_of(variable)), "{variable} is no variable of ours");
     }
     if !there_is("systemd-analyze") {
@@ -541,7 +533,7 @@ fn examples_for_kubernetes_are_yaml_and_their_flags_are_ours() {
         ("statefulset.yaml", 1, &["Service", "Service", "PodDisruptionBudget", "StatefulSet"]),
         ("servicemonitor.yaml", 0, &["ServiceMonitor"]),
     ] {
-        let documents: Vec<Value> = serde_saphyr::from_multiple(&read(&format!("contrib/kubernetes/{file}")))
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&read_source(&format!("contrib/kubernetes/{file}")))
             .unwrap_or_else(|e| panic!("{file}: {e}"));
         let found: Vec<&str> = documents.iter().map(|document| document["kind"].as_str().expect("a kind")).collect();
         assert_eq!(found, kinds, "{file}");

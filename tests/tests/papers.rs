@@ -4,17 +4,16 @@
 mod tools;
 
 use oxetcd_tests::certs::{Authority, Wish};
-use oxetcd_tests::places::our_etcd;
+use oxetcd_tests::places::{our_etcd, read_source};
 use oxetcd_tests::process::{Launch, Server, free_ports, run, text};
 use oxetcd_tests::scrape;
 use oxetcd_tests::temp::TempDir;
 use oxetcd_tests::web;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use tools::{Said, our_etcdctl};
 
@@ -23,14 +22,6 @@ const HERE: &[&str] = &["localhost", "127.0.0.1"];
 const QUICK: &str = "--bcrypt-cost=4";
 /// Words of PromQL that are no metrics; `up` is Prometheus' own.
 const PROMQL: [&str; 6] = ["and", "or", "unless", "bool", "offset", "up"];
-
-fn source(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
-}
-
-fn read(path: &str) -> String {
-    fs::read_to_string(source(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
-}
 
 /// Metrics that an expression of PromQL asks for.
 fn metrics_of(expression: &str) -> BTreeSet<String> {
@@ -85,7 +76,7 @@ fn metrics_of_a_member() -> BTreeSet<String> {
 fn is_registered(name: &str) -> bool {
     let name = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name);
     let tables =
-        ["table", "figures", "process", "calls"].map(|file| read(&format!("crates/rpc/src/metrics/{file}.rs")));
+        ["table", "figures", "process", "calls"].map(|file| read_source(&format!("crates/rpc/src/metrics/{file}.rs")));
     tables.iter().any(|table| table.contains(&format!("\"{name}\"")))
 }
 
@@ -114,7 +105,7 @@ fn the_dashboards_metrics_exist() {
             _ => {}
         }
     }
-    let dashboard: Value = serde_json::from_str(&read("contrib/grafana/etcd.json")).expect("JSON");
+    let dashboard: Value = serde_json::from_str(&read_source("contrib/grafana/etcd.json")).expect("JSON");
     let mut found = Vec::new();
     expressions(&dashboard, &mut found);
     let filled: Vec<String> = found.iter().map(|expr| expr.replace("$__rate_interval", "5m")).collect();
@@ -126,8 +117,8 @@ fn the_dashboards_metrics_exist() {
 
 #[test]
 fn each_alert_has_metrics_that_exist_and_a_paragraph_with_a_first_command() {
-    let rules: Value = serde_saphyr::from_str(&read("contrib/prometheus/alerts.yml")).expect("YAML");
-    let paper = read("docs/operations/alerts.md");
+    let rules: Value = serde_saphyr::from_str(&read_source("contrib/prometheus/alerts.yml")).expect("YAML");
+    let paper = read_source("docs/operations/alerts.md");
     let sections: Vec<&str> = paper.split("\n## ").skip(1).collect();
     let mut expressions = Vec::new();
     let rules = rules["groups"][0]["rules"].as_array().expect("rules").clone();
@@ -189,7 +180,7 @@ fn the_hardening_guides_recipes_give_what_they_say_and_no_more() {
     if !there_is_curl() {
         return;
     }
-    let paper = read("docs/security/hardening.md");
+    let paper = read_source("docs/security/hardening.md");
     let blocks = blocks(&paper);
     let [words, on, recipes @ .., leaving] = blocks.as_slice() else { panic!("blocks: {blocks:?}") };
     let folder = TempDir::new("hardening");
@@ -241,7 +232,7 @@ fn the_hardening_guides_recipes_give_what_they_say_and_no_more() {
 
 #[test]
 fn the_advisories_tests_are_there() {
-    let paper = read("docs/security/threat-model.md");
+    let paper = read_source("docs/security/threat-model.md");
     let (_, table) = paper.split_once("## etcd's advisories").expect("the table");
     let rows: Vec<&str> =
         table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| advisory")).collect();
@@ -253,7 +244,7 @@ fn the_advisories_tests_are_there() {
             let file = row[at + 2..].split(')').next().filter(|file| file.ends_with(".rs"))?;
             Some((row[..at].rsplit([';', '|', ')']).next()?, file))
         }) {
-            let text = read(file);
+            let text = read_source(file);
             for name in names.split('`').skip(1).step_by(2) {
                 seen += 1;
                 assert!(text.contains(&format!("fn {name}(")) || text.contains(&format!("{name} =>")), "{row}: {name}");

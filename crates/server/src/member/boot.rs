@@ -286,11 +286,10 @@ fn check_torn(store: &Store, opening: &Opening, replay: &Replay) -> Result<(), F
 /// etcd `maybeDefragBackend`. What can't be done for want of room is left for later.
 fn defragment(store: &mut Store, least: u64) -> Result<(), Fatal> {
     let (size, in_use) = (store.size(), store.size_in_use());
-    let (current_db_size_bytes, current_db_size_in_use_bytes) = (size, in_use);
     if size.abs_diff(in_use) < least {
         tracing::info!(
-            "current-db-size-bytes" = current_db_size_bytes,
-            "current-db-size-in-use-bytes" = current_db_size_in_use_bytes,
+            "current-db-size-bytes" = size,
+            "current-db-size-in-use-bytes" = in_use,
             "bootstrap-defrag-threshold-bytes" = least,
             "Skipping defragmentation"
         );

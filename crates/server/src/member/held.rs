@@ -5,8 +5,8 @@
 //! milliseconds. Here they go to whoever leads next. To the proposer that looks like a slow network: an entry that arrives
 //! late is applied as any other, and a proposal is handed on once.
 //!
-//! A member's own proposals (revocations, checkpoints of leases, versions) don't wait: they are right only in the term of
-//! the leader that thought of them.
+//! A leader's own proposals (revocations, checkpoints of leases, versions) don't wait for its successor: they are right only
+//! in the term of the leader that thought of them. What a member without a leader proposes itself waits as clients' do.
 
 use super::{Member, Waiter};
 use api::raft::{Message, MessageType};
