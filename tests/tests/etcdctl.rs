@@ -8,6 +8,7 @@ mod tools;
 use oxetcd_tests::places::{Reference, our_etcd};
 use oxetcd_tests::process::{Launch, Server, free_ports};
 use oxetcd_tests::temp::TempDir;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use tools::{Running, Said, ask, our_etcdctl, plain, words};
 
@@ -402,7 +403,7 @@ fn words_flags_and_variables() {
         "--max-recv-bytes=10 --max-request-bytes=20 get a",
     ]);
     for line in ["get a", "put a b", "endpoint health", "endpoint status", "endpoint hashkv -w json", "member list"] {
-        sides.compare(&format!("--endpoints=127.0.0.1:{dead} --command-timeout=500ms {line}"), "", &[]);
+        sides.compare(&format!("--endpoints=127.0.0.1:{dead} --command-timeout=2s {line}"), "", &[]);
     }
     sides.compare(&format!("--endpoints=127.0.0.1:{dead},ENDPOINT get a"), "", &[]);
     sides.misuses(&[
@@ -687,6 +688,24 @@ fn a_watch_goes_on_after_its_server_came_back() {
     put("after");
     assert_eq!(watch.take(3), ["PUT", "k", "after"], "nothing is lost, nothing comes twice");
     drop(server);
+}
+
+/// A stopped process's port still takes connections, in its queue. Whoever trusts that waits for ever.
+#[test]
+fn an_endpoint_that_never_answers_is_left_for_the_next() {
+    let folder = TempDir::new("silent");
+    let silent = TcpListener::bind("127.0.0.1:0").expect("loopback is there");
+    let silent = silent.local_addr().expect("it is bound");
+    let server = Launch::new(&our_etcd(), &folder.join("data")).start();
+    let says = |endpoints: &str, line: &str| {
+        ask(&our_etcdctl(), folder.path(), &[], &words(&format!("--endpoints={endpoints} {line}")), b"")
+    };
+    let both = format!("{silent},{}", server.client_address());
+    let said = says(&both, "--command-timeout=30s put a b");
+    assert_eq!((said.code, said.out.as_str()), (Some(0), "OK\n"), "{said:?}");
+    let said = says(&silent.to_string(), "--dial-timeout=100ms --command-timeout=2s put a b");
+    assert_eq!(said.code, Some(1));
+    assert!(said.err.contains("error reading server preface: "), "{said:?}");
 }
 
 #[test]

@@ -50,7 +50,7 @@ impl Both {
         let mut line = line
             .replace("ALL", &format!("--endpoints={}", self.cluster.endpoints()))
             .replace("ONE", &format!("--endpoints={}", self.cluster.members[0].client_address()))
-            .replace("DEAD", &format!("--command-timeout=700ms --endpoints=127.0.0.1:{}", self.dead));
+            .replace("DEAD", &format!("--command-timeout=2s --endpoints=127.0.0.1:{}", self.dead));
         for (n, member) in (1..).zip(&self.cluster.members) {
             line = line.replace(&format!("PEER{n}"), &member.launch().peer_url());
             if line.contains(&format!("ID{n}")) {

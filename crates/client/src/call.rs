@@ -258,10 +258,10 @@ impl Client {
 
     async fn link(&self) -> Result<Arc<Link>, Status> {
         self.pool.ready(self.deadline).await.map_err(|failure| match failure.as_str() {
-            "" => Status::deadline_exceeded("context deadline exceeded"),
-            failure => Status::deadline_exceeded(format!(
-                "latest balancer error: connection error: desc = \"transport: {failure}\""
-            )),
+            "" => Status::deadline_exceeded("context deadline exceeded while waiting for connections to become ready"),
+            failure => {
+                Status::deadline_exceeded(format!("latest balancer error: connection error: desc = \"{failure}\""))
+            }
         })
     }
 

@@ -1,15 +1,20 @@
 //! One connection: dialled here, so that addresses and failures can be told as Go's client tells them, then handed to
 //! tonic. A connection that broke is never mended behind our back; the pool dials anew.
+//!
+//! A connection counts as up once the server's first bytes, its HTTP/2 preface, are here, as in grpc-go: before that nobody
+//! knows that a server takes our certificate (TLS 1.3), or that somebody is at home behind an open port.
 
 use crate::config::{Address, Config};
 use hyper_util::rt::TokioIo;
 use std::future::{Ready, ready};
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 /// gRPC raises shorter intervals between pings to this, because servers punish more.
@@ -18,13 +23,52 @@ const KEEPALIVE_MIN: Duration = Duration::from_secs(10);
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
-/// What gRPC puts before a failure to connect.
-const DIALING: &str = "Error while dialing: ";
+/// What gRPC puts before a failure to connect, and before one after it.
+const DIALING: &str = "transport: Error while dialing: ";
+const NO_PREFACE: &str = "error reading server preface: ";
 
 trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
 
-type Io = TokioIo<Box<dyn Bytes>>;
+type Io = TokioIo<Heard>;
+
+/// A connection that tells once whether the server spoke, or how reading failed.
+struct Heard {
+    inner: Box<dyn Bytes>,
+    first: Option<oneshot::Sender<Result<(), String>>>,
+}
+
+impl AsyncRead for Heard {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        let heard = match &outcome {
+            Poll::Pending => return outcome,
+            Poll::Ready(Ok(())) if buffer.filled().len() == before => Err("EOF".to_owned()),
+            Poll::Ready(Ok(())) => Ok(()),
+            Poll::Ready(Err(e)) => Err(tls::told(e)),
+        };
+        if let Some(first) = self.first.take() {
+            // Nobody waits any more: the attempt took too long.
+            let _ = first.send(heard);
+        }
+        outcome
+    }
+}
+
+impl AsyncWrite for Heard {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
 
 /// An established connection.
 #[derive(Debug)]
@@ -46,35 +90,51 @@ impl Link {
     }
 }
 
-/// Connects, with TLS where `secure` is given.
+/// Connects, with TLS where `secure` is given, and waits for the server's first word.
 ///
 /// # Errors
 /// Go's text of the failure, as gRPC wraps it.
 pub async fn dial(address: &Address, config: &Config, secure: Option<&tls::Client>) -> Result<Link, String> {
+    let end = tokio::time::Instant::now() + config.dial_timeout;
     let connect = open(address, secure);
-    let (io, peer, local) = match tokio::time::timeout(config.dial_timeout, connect).await {
+    let (stream, peer, local) = match tokio::time::timeout_at(end, connect).await {
         Ok(outcome) => outcome?,
         Err(_) => return Err(format!("{DIALING}{}: i/o timeout", dial_text(address))),
     };
-    let uri = match address {
-        Address::Tcp(host) => format!("http://{host}"),
-        _ => "http://localhost".to_owned(),
-    };
-    let mut endpoint = Endpoint::from_shared(uri)
-        .map_err(|e| format!("{DIALING}{}: {e}", dial_text(address)))?
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    if let Some(interval) = config.keepalive_time {
-        endpoint = endpoint
-            .http2_keep_alive_interval(interval.max(KEEPALIVE_MIN))
-            .keep_alive_timeout(config.keepalive_timeout)
-            .keep_alive_while_idle(false);
+    let (first, heard) = oneshot::channel();
+    let io = TokioIo::new(Heard { inner: stream, first: Some(first) });
+    let channel = endpoint(address, config)?.connect_with_connector(Once(Some(io))).await.map_err(|e| e.to_string())?;
+    match tokio::time::timeout_at(end, heard).await {
+        Ok(Ok(heard)) => heard.map_err(|why| format!("{NO_PREFACE}{why}"))?,
+        // The connection was given up before it was read from, since writing failed.
+        Ok(Err(_)) => return Err(format!("{NO_PREFACE}write: broken pipe")),
+        Err(_) => {
+            let waited = go::format_duration(config.dial_timeout);
+            return Err(format!("{NO_PREFACE}read {local}->{peer}: no answer within {waited}"));
+        }
     }
-    let channel = endpoint.connect_with_connector(Once(Some(io))).await.map_err(|e| e.to_string())?;
     Ok(Link { channel, peer, local, lost: AtomicBool::new(false) })
 }
 
-async fn open(address: &Address, secure: Option<&tls::Client>) -> Result<(Io, String, String), String> {
+fn endpoint(address: &Address, config: &Config) -> Result<Endpoint, String> {
+    let uri = match address {
+        Address::Tcp(host) => format!("http://{host}"),
+        Address::Unix(_) => "http://localhost".to_owned(),
+    };
+    let endpoint = Endpoint::from_shared(uri)
+        .map_err(|e| format!("{DIALING}{}: {e}", dial_text(address)))?
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    Ok(match config.keepalive_time {
+        Some(interval) => endpoint
+            .http2_keep_alive_interval(interval.max(KEEPALIVE_MIN))
+            .keep_alive_timeout(config.keepalive_timeout)
+            .keep_alive_while_idle(false),
+        None => endpoint,
+    })
+}
+
+async fn open(address: &Address, secure: Option<&tls::Client>) -> Result<(Box<dyn Bytes>, String, String), String> {
     let failed = |e: io::Error| format!("{DIALING}{}: {}", dial_text(address), go_text(&e));
     match address {
         Address::Tcp(host) => {
@@ -91,14 +151,14 @@ async fn open(address: &Address, secure: Option<&tls::Client>) -> Result<(Io, St
     }
 }
 
-async fn secured<S>(stream: S, address: &Address, secure: Option<&tls::Client>) -> Result<Io, String>
+async fn secured<S>(stream: S, address: &Address, secure: Option<&tls::Client>) -> Result<Box<dyn Bytes>, String>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let Some(secure) = secure else { return Ok(TokioIo::new(Box::new(stream))) };
+    let Some(secure) = secure else { return Ok(Box::new(stream)) };
     match secure.connect(address.server_name(), stream).await {
-        Ok(stream) => Ok(TokioIo::new(Box::new(stream))),
-        Err(why) => Err(format!("authentication handshake failed: {why}")),
+        Ok(stream) => Ok(Box::new(stream)),
+        Err(why) => Err(format!("transport: authentication handshake failed: {why}")),
     }
 }
 

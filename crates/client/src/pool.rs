@@ -66,12 +66,13 @@ impl Pool {
         self.slots.first().map(|slot| slot.address.authority()).unwrap_or_default()
     }
 
-    /// The next endpoint that is connected or can be. Waits for one until the deadline; then tells the last failure.
+    /// The next endpoint that is connected or can be. Waits for one until the deadline; then tells the last failure, also
+    /// when the deadline comes while another attempt is under way.
     pub async fn ready(&self, deadline: Option<Instant>) -> Result<Arc<Link>, String> {
+        let mut failure = String::new();
         loop {
             let first = self.next.fetch_add(1, Ordering::Relaxed);
             let mut earliest: Option<Instant> = None;
-            let mut failure = String::new();
             for slot in (0..self.slots.len()).map(|i| &self.slots[(first + i) % self.slots.len()]) {
                 match within(deadline, slot.link(&self.config, &self.secure)).await {
                     Some(Ok(link)) => return Ok(link),
