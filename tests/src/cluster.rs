@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tonic::Status;
 
 /// How long a member may take to settle something with the others.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 /// How long one answer may take where it is asked again.
 const ANSWER: Duration = Duration::from_secs(2);
 /// Between two questions whether something is so by now.

@@ -19,7 +19,7 @@ pub fn exchange(address: &str, request: &str) -> (String, String) {
 /// [`exchange`] of what is no text.
 pub fn exchange_bytes(address: &str, request: &[u8]) -> (String, String) {
     let mut stream = TcpStream::connect(address).expect("the server listens");
-    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a nonzero timeout is valid");
+    stream.set_read_timeout(Some(crate::wire::PATIENCE)).expect("a nonzero timeout is valid");
     stream.write_all(request).expect("the server reads");
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);

@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 /// How long the next bytes of an answer may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Headers that say something about the answer; the others are the libraries' own.
 const SHOWN: [&str; 10] = [

@@ -15,10 +15,10 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
 /// How long an answer may take; past it the record shows [`silence`].
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How long a [`Wire::steady`] asks again.
-const STEADFASTNESS: Duration = Duration::from_secs(40);
+const STEADFASTNESS: Duration = Duration::from_secs(120);
 /// Between two of its questions.
 const BREATH: Duration = Duration::from_millis(20);
 

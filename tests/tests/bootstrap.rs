@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tonic::Status;
 
 /// How long a cluster may take to agree on something.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Two members named m1 and m2, of which the second has flags of its own.
 struct Pair {

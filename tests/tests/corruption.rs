@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tonic::Status;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 const SOUND: &[u8] = b"sound-value";
 const ROTTEN: &[u8] = b"rotten-valu";
 

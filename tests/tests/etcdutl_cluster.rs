@@ -27,7 +27,7 @@ impl Place {
         let lines = (0..20).map(|n| format!("put key{} value{n}", n % 7));
         let end = ["del key3".to_owned(), "compaction 9 --physical".to_owned(), "snapshot save image.db".to_owned()];
         // Go stores the version of its files a moment after it serves; 3.5's files have none.
-        assert!(server.wait_for_log("\"new-storage-version\":\"3.7.0\"", std::time::Duration::from_secs(30)));
+        assert!(server.wait_for_log("\"new-storage-version\":\"3.7.0\"", std::time::Duration::from_secs(120)));
         for line in lines.chain(end) {
             place.succeeds(&go, &format!("--endpoints={} {line}", server.client_address()));
         }

@@ -120,7 +120,7 @@ impl Scene {
 
     /// The member ends for want of room; it is started again when there is some.
     async fn ends_and_comes_back(&mut self, n: usize) {
-        let ended = self.seats.server(n).wait_for_log(FULL, Duration::from_secs(60));
+        let ended = self.seats.server(n).wait_for_log(FULL, Duration::from_secs(120));
         assert!(ended, "{n} has room after all\n{}", self.seats.logs());
         self.seats.kill(n);
         self.disks[n].clear();

@@ -17,7 +17,7 @@ const RANGE: &str = "/etcdserverpb.KV/Range";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const QUIET: Duration = Duration::from_millis(300);
 /// Longer than a server that means to close may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(120);
 const ENHANCE_YOUR_CALM: u32 = 11;
 /// More than any of the attacks may make a member grow.
 const GROWTH_MAX_KIB: u64 = 128 << 10;

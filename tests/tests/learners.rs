@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tonic::Status;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 const MEMBER_ADD: &str = "/etcdserverpb.Cluster/MemberAdd";
 const PROMOTE: &str = "/etcdserverpb.Cluster/MemberPromote";
 

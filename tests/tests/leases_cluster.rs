@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tonic::Status;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 async fn call<A: Message + Default>(server: &Server, path: &'static str, request: &impl Message) -> Result<A, Status> {
     Wire::steady(&server.client_url()).unary(path, request).await
@@ -85,6 +85,22 @@ async fn keep_alive(stream: &mut Stream, id: i64) -> i64 {
     kept.ttl
 }
 
+/// Keeps a lease of two seconds for three. False: between two answers there was more than a second, so that nobody knows
+/// whether it had to live.
+async fn lives(first_answer: i64, stream: &mut Stream, id: i64) -> bool {
+    let until = Instant::now() + Duration::from_secs(3);
+    let (mut kept, mut ttl) = (Instant::now(), first_answer);
+    while Instant::now() < until {
+        if kept.elapsed() > Duration::from_secs(1) {
+            return false;
+        }
+        assert_eq!(ttl, 2, "it was kept {:?} ago", kept.elapsed());
+        kept = Instant::now();
+        ttl = keep_alive(stream, id).await;
+    }
+    true
+}
+
 async fn are_kept(binaries: [PathBuf; 3]) {
     let folder = TempDir::for_cluster("leases");
     let launches = plan(&binaries[0], folder.path(), 3);
@@ -97,16 +113,18 @@ async fn are_kept(binaries: [PathBuf; 3]) {
     assert_alive(&members, long, 60, "long").await;
 
     // A second more than it would live by itself.
-    let short = grant(&members[follower], 2, "short").await;
     let wire = Wire::connect(&members[follower].client_url()).await;
-    let request = pb::LeaseKeepAliveRequest { id: short };
-    let mut stream = wire.stream(ask::KEEP_ALIVE, request.encode_to_vec().into(), &[]);
-    let first_answer: pb::LeaseKeepAliveResponse = stream.next().await.expect("kept").expect("an answer");
-    assert_eq!(first_answer.ttl, 2);
-    let until = Instant::now() + Duration::from_secs(3);
-    while Instant::now() < until {
-        assert_eq!(keep_alive(&mut stream, short).await, 2);
-    }
+    let (mut stream, short) = loop {
+        let short = grant(&members[follower], 2, "short").await;
+        let request = pb::LeaseKeepAliveRequest { id: short };
+        let mut stream = wire.stream(ask::KEEP_ALIVE, request.encode_to_vec().into(), &[]);
+        let first_answer: pb::LeaseKeepAliveResponse = stream.next().await.expect("kept").expect("an answer");
+        if lives(first_answer.ttl, &mut stream, short).await {
+            break (stream, short);
+        }
+        println!("this machine stood still: another lease");
+        wait_until_gone(&members, "short").await;
+    };
     assert_eq!(keep_alive(&mut stream, 0x7777).await, 0, "unknown");
     wait_until_gone(&members, "short").await;
     assert_eq!(left(&members[follower], short).await.expect("an answer").ttl, -1);

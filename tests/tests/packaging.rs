@@ -19,7 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 const PROGRAMS: [&str; 3] = ["etcd", "etcdctl", "etcdutl"];
 /// 2001-09-09: a time that nothing has by chance.
 const EPOCH: &str = "1000000000";

@@ -17,7 +17,7 @@ use tonic::{Code, Status};
 const FLAGS: [&str; 2] = ["--heartbeat-interval=50", "--election-timeout=500"];
 
 /// Well below the 6 s after which requests time out there, well above what a busy machine takes to answer.
-const AT_ONCE: Duration = Duration::from_secs(3);
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// What etcd says where there is no quorum, however it comes to know.
 const REFUSALS: [&str; 4] = [

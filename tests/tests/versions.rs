@@ -23,7 +23,7 @@ async fn status(server: &Server) -> pb::StatusResponse {
 
 /// Waits until the server's storage version is `version`: it follows the cluster version within seconds.
 async fn until_storage_is(server: &Server, version: &str) {
-    for _ in 0..300 {
+    for _ in 0..2400 {
         if status(server).await.storage_version == version {
             return;
         }

