@@ -9,9 +9,9 @@ use super::meter::Meter;
 use super::peers::{Input, Peers};
 use super::post::Post;
 use super::readers::{Job, Readers};
-use super::{Clock, Inbox, Shared, Ticket};
+use super::{Clock, Inbox, Shared, Ticket, queue};
 use api::pb::etcdserverpb as pb;
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::RecvTimeoutError;
 use rpc::metrics;
 use server::{Fatal, Logged, Member, Output, Request, TokenChange, Who};
 use std::collections::BTreeMap;
@@ -52,7 +52,7 @@ pub struct Core {
     pub log: Log,
     pub peers: Peers,
     pub forwarder: Forwarder,
-    pub inbox: Receiver<Message>,
+    pub inbox: queue::Receiver<Message>,
     /// To itself: for what gets a thread later.
     pub own: Inbox,
     pub shared: Arc<Shared>,
@@ -85,7 +85,7 @@ impl Core {
             die(&e);
         }
         self.peers.stop();
-        // The log's writer must not wait for room in an inbox that nobody empties.
+        // Who puts something in now is told that nobody takes it.
         let Core { member, log, shared, readers, inbox, .. } = self;
         drop(inbox);
         if let Err(e) = log.rejoin().and_then(|log| member.stop(log, &mut outputs)) {
@@ -324,7 +324,11 @@ impl Core {
 }
 
 /// The thread that writes checkpoints, one at a time.
-pub fn checkpointer(jobs: &Receiver<Box<server::member::CheckpointJob>>, inbox: &Inbox, shared: Arc<Shared>) {
+pub fn checkpointer(
+    jobs: &crossbeam_channel::Receiver<Box<server::member::CheckpointJob>>,
+    inbox: &Inbox,
+    shared: Arc<Shared>,
+) {
     let courtesy = Courtesy::new(shared);
     for job in jobs {
         courtesy.begin();

@@ -24,6 +24,7 @@ mod meter;
 mod net;
 mod peers;
 pub mod post;
+mod queue;
 pub mod readers;
 pub mod security;
 mod slow;
@@ -55,7 +56,7 @@ use store::Applied;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// The core's inbox.
-pub type Inbox = crossbeam_channel::Sender<core::Message>;
+pub type Inbox = queue::Sender<core::Message>;
 
 type Chunks = mpsc::Sender<Result<Option<pb::RangeStreamResponse>, api::Error>>;
 type Image = mpsc::Sender<Result<Option<pb::SnapshotResponse>, api::Error>>;

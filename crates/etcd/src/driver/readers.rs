@@ -7,9 +7,10 @@
 
 use super::courtesy::Courtesy;
 use super::image::Outgoing;
+use super::queue::{Sender, queue};
 use super::{Chunks, Image, Shared, Ticket, background, core::die, slow};
 use api::pb::etcdserverpb as pb;
-use crossbeam_channel::{Sender, TrySendError, bounded};
+use crossbeam_channel::{TrySendError, bounded};
 use rpc::metrics;
 use server::{Request, Response, Who, access, read};
 use sha2::{Digest, Sha256};
@@ -57,12 +58,12 @@ impl Readers {
     /// # Errors
     /// The operating system gave no thread.
     pub fn start(threads: usize, shared: &Arc<Shared>) -> std::io::Result<Readers> {
-        let (jobs, queue) = bounded::<Job>(QUEUE_MAX);
+        let (jobs, waiting) = queue::<Job>(QUEUE_MAX);
         for n in 0..threads {
-            let (queue, shared) = (queue.clone(), shared.clone());
+            let (waiting, shared) = (waiting.clone(), shared.clone());
             background(format!("reader-{n}"), move || {
                 let courtesy = Courtesy::new(shared.clone());
-                for job in queue {
+                for job in waiting.iter() {
                     courtesy.begin();
                     work(&shared, job, &courtesy);
                 }
@@ -84,7 +85,7 @@ impl Readers {
             Err(TrySendError::Disconnected(Job::Read { ticket, .. } | Job::Snapshot { ticket })) => {
                 ticket.answer(Err(api::Error::Stopped));
             }
-            // Catching up must not be lost: the hub's thread waits for room, which delays only laggards.
+            // Catching up must not be lost: there is one of these at most for each watcher.
             Err(TrySendError::Full(job)) => drop(self.jobs.send(job)),
             Err(TrySendError::Disconnected(_)) => {}
         }

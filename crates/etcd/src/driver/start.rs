@@ -6,6 +6,7 @@ use super::courtesy::Calls;
 use super::disk::measured;
 use super::first_election::FirstElection;
 use super::meter::Meter;
+use super::queue::queue;
 use super::{Clock, Shared, background, core, door::Door, hub, image, join, net, peers, post, readers::Readers, spawn};
 use super::{forward::Forwarder, log::Log, security::Credentials};
 use crate::config::{Config, Url, gates::Gate};
@@ -97,7 +98,7 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
         max_request_bytes,
         progress_interval_ms: millis(config.progress_interval()),
     });
-    let (inbox, queue) = bounded(INBOX_MAX);
+    let (inbox, messages) = queue(INBOX_MAX);
     let (jobs, job_queue) = bounded(2);
     let (feed, streams, hub_queue) = hub::channel();
     let readers =
@@ -144,7 +145,7 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
         peers,
         forwarder: Forwarder::start(shared.clone(), connector.clone(), timeout)?,
         own: inbox.clone(),
-        inbox: queue,
+        inbox: messages,
         shared: shared.clone(),
         readers: readers.clone(),
         post,
