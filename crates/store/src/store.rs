@@ -306,6 +306,11 @@ impl Store {
         self.s.index != self.frozen_index || !self.s.backend.active.is_empty()
     }
 
+    /// Bytes that the changes which wait for a checkpoint will take in the page store; deletions take none.
+    pub fn new_bytes(&self) -> usize {
+        self.s.backend.active.content_bytes()
+    }
+
     /// Memory for changes that wait for a checkpoint, at most: what was replaced or deleted meanwhile counts, too.
     pub fn overlay_bytes(&self) -> usize {
         self.dirty_bytes

@@ -25,15 +25,15 @@ use tracing::{info, warn};
 
 /// Calls that may wait for the core; beyond it clients are told that there are too many.
 const INBOX_MAX: usize = 65_536;
-/// Bytes of changes that wait for a checkpoint before one starts.
-const CHECKPOINT_BYTES: usize = 16 << 20;
+/// Bytes of changes that wait for a checkpoint before one starts; four times as much memory where they are deletions.
+const CHECKPOINT_BYTES: usize = 4 << 20;
 /// … and how long the oldest waits, ms: the log holds it meanwhile.
 const CHECKPOINT_MS: u64 = 5_000;
 /// Changes that may wait for a slow disk, or for a defragmentation; beyond it clients are told that there are too many
 /// requests. Bytes.
 const UNWRITTEN_BYTES: usize = 512 << 20;
 /// Page cache budget, bytes. Pages that it lacks are mostly in the kernel's, a microsecond away.
-const PAGE_CACHE_BYTES: usize = 64 << 20;
+const PAGE_CACHE_BYTES: usize = 16 << 20;
 const READER_THREADS: usize = 2;
 
 /// Runs the member until SIGINT or SIGTERM. Answers the signal's number.

@@ -12,6 +12,8 @@ use api::raft::{Snapshot, SnapshotMetadata};
 use wal::WalSnapshot;
 use wal::snap::Snapshotter;
 
+/// How much more memory than [`super::Config::checkpoint_bytes`] changes may take when they are mostly deletions.
+const DELETIONS_WEIGH_LESS: usize = 4;
 /// Segments and `.snap` files beyond their maximum are deleted this often (etcd `purgeFileInterval`).
 const PURGE_INTERVAL_MS: u64 = 30_000;
 /// Pages that a checkpoint writes beside what changed (branches, metas, a `.snap`), bytes. The changes themselves are counted
@@ -202,8 +204,9 @@ impl<T> Member<T> {
         let c = &self.checkpointing;
         let clients = !c.snapshots.is_empty() || !c.defragments.is_empty();
         let asked = c.force || c.force_snapshot || clients || self.snapshots.are_wanted();
-        let bytes = self.store.overlay_bytes();
-        let full = bytes >= self.config.checkpoint_bytes;
+        let max = self.config.checkpoint_bytes;
+        let full =
+            self.store.new_bytes() >= max || self.store.overlay_bytes() >= max.saturating_mul(DELETIONS_WEIGH_LESS);
         let old = self.store.is_ahead() && self.now_ms >= c.since_ms + self.config.checkpoint_ms;
         let waiting = self.applied.index().saturating_sub(c.frozen_index);
         let many = self.store.is_ahead() && self.config.choices.checkpoint_entries.is_some_and(|n| waiting >= n);

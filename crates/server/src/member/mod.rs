@@ -77,7 +77,9 @@ pub struct Config {
     /// Gate `LeaseCheckpoint`.
     pub lease_checkpoint: bool,
     pub choices: Choices,
-    /// A checkpoint starts when so many bytes wait in the overlay …
+    /// A checkpoint starts when changes wait that will take so many bytes in the page store; they go to its end, so that
+    /// many small checkpoints cost as much as few large ones. Deletions hit any page: a compaction's wait until all
+    /// changes together take four times as much memory …
     pub checkpoint_bytes: usize,
     /// … or the oldest change waits so long.
     pub checkpoint_ms: u64,
