@@ -24,6 +24,7 @@ mod store;
 mod tree;
 mod v2;
 pub mod validate;
+mod verify;
 pub mod watch;
 mod wheel;
 

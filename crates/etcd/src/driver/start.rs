@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 use rpc::peer::Identity;
-use server::member::{Beginning, BootConfig, Choices};
+use server::member::{Beginning, BootConfig, Choices, Verify};
 use server::{Fatal, Member};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -38,8 +38,8 @@ const READER_THREADS: usize = 2;
 /// Runs the member until SIGINT or SIGTERM. Answers the signal's number.
 ///
 /// # Errors
-/// Anything that keeps it from starting or stopping cleanly.
-pub fn run(config: &Config) -> Result<i32, Fatal> {
+/// Anything that keeps it from starting or stopping cleanly; what `verify` asks for and does not hold.
+pub fn run(config: &Config, verify: Verify) -> Result<i32, Fatal> {
     let clock = Clock::start();
     if config.memory_mlock {
         super::memory::lock()?;
@@ -61,6 +61,10 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
     let (mut member, log, warnings) = Member::boot(boot)?;
     for warning in warnings {
         warn!("{warning}");
+    }
+    if verify.any() {
+        member.verify(verify)?;
+        info!("verification of the state and of its files successful at the start");
     }
     let identity = member.identity();
     info!(
@@ -155,6 +159,7 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
         ill_while_defragmenting: config.enabled(Gate::StopGRPCServiceOnDefrag),
         first_election: FirstElection::new(config.initial_election_tick_advance, clock.now_ms()),
         hand_over_ms: config.election_timeout,
+        verify,
     };
     let core = spawn("core", move || core.run(early))?;
 
