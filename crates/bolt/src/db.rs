@@ -5,6 +5,7 @@ use crate::cache::Cache;
 use crate::check::reachable;
 use crate::free::Free;
 use crate::page::{self, ELEMENT, FREELIST, HEADER, LEAF, Meta, NO_FREELIST, Page};
+use crate::sync::{Mutex, MutexGuard};
 use crate::tx::WriteTx;
 use crate::view::View;
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use disk::{File, LockKind, OpenOptions, SharedDisk};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 /// How a database is opened.
 #[derive(Clone, Debug)]

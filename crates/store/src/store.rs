@@ -511,6 +511,9 @@ impl Store {
         let layer = std::mem::take(&mut self.s.backend.active);
         self.s.backend.frozen = layer.clone();
         self.frozen_bytes = std::mem::take(&mut self.dirty_bytes);
+        if failpoint::mutant!("publishedBeforeDurable") {
+            self.s.backend.frozen = Layer::default();
+        }
         Some(Checkpoint { layer, db: self.db.clone() })
     }
 

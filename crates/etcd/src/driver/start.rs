@@ -9,7 +9,6 @@ use super::meter::Meter;
 use super::{Clock, Shared, background, core, door::Door, hub, image, join, net, peers, post, readers::Readers, spawn};
 use super::{forward::Forwarder, log::Log, security::Credentials};
 use crate::config::{Config, Url, gates::Gate};
-use arc_swap::ArcSwap;
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 use rpc::peer::Identity;
@@ -18,6 +17,7 @@ use server::{Fatal, Member};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, SystemTime};
+use store::Published;
 use store::watch::Hub;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -85,7 +85,7 @@ pub fn run(config: &Config, verify: Verify) -> Result<i32, Fatal> {
     let max_request_bytes = usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX);
     let snap_dir = config.data_path().join("member/snap");
     let shared = Arc::new(Shared {
-        applied: ArcSwap::from(member.applied().clone()),
+        applied: Published::new(member.applied().clone()),
         leader: watch::Sender::new(member.leader() != 0),
         leader_id: AtomicU64::new(member.leader()),
         learner: AtomicBool::new(member.is_learner()),
