@@ -5,6 +5,7 @@ use crate::cache::Cache;
 use crate::check::reachable;
 use crate::free::Free;
 use crate::page::{self, ELEMENT, FREELIST, HEADER, LEAF, Meta, NO_FREELIST, Page};
+use crate::sync::{Mutex, MutexGuard};
 use crate::tx::WriteTx;
 use crate::view::View;
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use disk::{File, LockKind, OpenOptions, SharedDisk};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 /// How a database is opened.
 #[derive(Clone, Debug)]
@@ -24,11 +25,13 @@ pub struct Options {
     pub read_only: bool,
     /// Leaves out every sync: for files that are thrown away on a crash.
     pub no_sync: bool,
+    /// Takes no lock: for who reads a file again that the same process holds by another handle and does not write meanwhile.
+    pub unlocked: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { page_size: None, cache_bytes: 64 << 20, read_only: false, no_sync: false }
+        Options { page_size: None, cache_bytes: 64 << 20, read_only: false, no_sync: false, unlocked: false }
     }
 }
 
@@ -74,7 +77,7 @@ impl Db {
         let open = if options.read_only { OpenOptions::read() } else { OpenOptions::create() };
         let file = disk.open(path, open.mode(0o600)).map_err(Error::io("open the database file"))?;
         let lock = if options.read_only { LockKind::FlockShared } else { LockKind::FlockExclusive };
-        if !file.try_lock(lock).map_err(Error::io("lock the database file"))? {
+        if !options.unlocked && !file.try_lock(lock).map_err(Error::io("lock the database file"))? {
             return Err(Error::Locked { path: path.to_path_buf() });
         }
         if is_new(&*file, &options)? {

@@ -22,6 +22,7 @@ mod image;
 mod node;
 mod page;
 mod rev;
+mod sync;
 mod tx;
 mod view;
 

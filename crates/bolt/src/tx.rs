@@ -1,6 +1,6 @@
 //! The write transaction: copy on write, two syncs a commit.
 
-use crate::db::{Inner, State};
+use crate::db::Inner;
 use crate::node::{Child, Fill, Item, Kind, Node};
 use crate::page::{BUCKET_FLAG, ELEMENT, HEADER, Meta, NO_FREELIST};
 use crate::view::{DEPTH_MAX, Root, parse_bucket};
@@ -114,7 +114,9 @@ impl WriteTx {
                 return Err(Error::Misuse("a write transaction is under way"));
             }
             state.writing = true;
-            let oldest = state.views.keys().next().copied().unwrap_or(state.meta.txid);
+            let newest = state.meta.txid;
+            let oldest = state.views.keys().next().copied().unwrap_or(newest);
+            let oldest = if failpoint::mutant!("pagesTakenFromViews") { newest } else { oldest };
             state.free.release(oldest);
             (state.meta, state.free.clone())
         };
@@ -350,7 +352,7 @@ impl Drop for WriteTx {
     fn drop(&mut self) {
         if !self.finished {
             self.base.txid();
-            let mut state: std::sync::MutexGuard<'_, State> = self.db.state();
+            let mut state = self.db.state();
             state.writing = false;
         }
     }

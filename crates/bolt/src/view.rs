@@ -80,6 +80,10 @@ impl View {
         let (meta, free_pages) = {
             let mut state = db.state();
             let meta = state.meta;
+            if failpoint::mutant!("viewCountedLate") {
+                drop(state);
+                state = db.state();
+            }
             *state.views.entry(meta.txid).or_insert(0) += 1;
             (meta, state.free.pages())
         };

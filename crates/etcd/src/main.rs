@@ -4,6 +4,7 @@ use etcd::arch;
 use etcd::config::{self, Asked, Config, Failure, Loaded};
 use etcd::logging::{self, Level, Note, Settings};
 use rustix::process::Signal;
+use server::member::Verify;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         println!("{e}");
         return ExitCode::FAILURE;
     }
+    let verify = take_verify(&mut env);
     match config::load(args, &env) {
         Asked::Version => {
             print!("{}", version());
@@ -72,7 +74,7 @@ fn main() -> ExitCode {
         Asked::Misuse(text) => misuse(&text),
         Asked::Run(mut loaded) => {
             loaded.notes.splice(0..0, told);
-            run(*loaded, &words)
+            run(*loaded, &words, verify)
         }
     }
 }
@@ -85,6 +87,18 @@ fn check_arch(env: &mut Vec<(String, String)>) -> Result<Option<Note>, Note> {
         env.remove(at);
     }
     Ok(told)
+}
+
+/// `ETCD_VERIFY` is no setting either. A value that means nothing stays, and is told of as an unknown variable.
+fn take_verify(env: &mut Vec<(String, String)>) -> Verify {
+    let found = env.iter().enumerate().filter(|(_, (name, _))| name == Verify::VARIABLE);
+    match found.into_iter().find_map(|(at, (_, value))| Some((at, Verify::parse(value)?))) {
+        Some((at, verify)) => {
+            env.remove(at);
+            verify
+        }
+        None => Verify::default(),
+    }
 }
 
 /// Signals as a Go program takes them; those that stop a member are the driver's.
@@ -114,7 +128,7 @@ fn version() -> String {
     )
 }
 
-fn run(loaded: Loaded, words: &[String]) -> ExitCode {
+fn run(loaded: Loaded, words: &[String], verify: Verify) -> ExitCode {
     let Loaded { config, mut notes, mut failure } = loaded;
     if failure.is_none() {
         failure = start_log(&config).err();
@@ -130,7 +144,7 @@ fn run(loaded: Loaded, words: &[String]) -> ExitCode {
         return refuse(failure);
     }
     Note::new(Level::Info, "Running: ").with("args", words.to_vec()).log();
-    match etcd::driver::run(&config) {
+    match etcd::driver::run(&config, verify) {
         Ok(signal) => leave(signal),
         Err(why) => {
             Note::new(Level::Fatal, "failed to start etcd").text("error", &why.to_string()).log();

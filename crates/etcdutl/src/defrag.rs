@@ -19,7 +19,8 @@ pub fn run(call: &mut Call) -> Result<(), Exit> {
     defragment(&db, file::lock_timeout(call)).map_err(|exit| {
         let why = exit.error.unwrap_or_default();
         Exit::error(format!("Failed to defragment etcd data[{dir}] ({why})"))
-    })
+    })?;
+    crate::verify::directory(Path::new(&dir), None)
 }
 
 fn sizes(db: &bolt::Db) -> [(&'static str, String); 4] {

@@ -17,6 +17,7 @@ mod restore;
 mod status;
 pub mod table;
 pub mod url;
+mod verify;
 
 pub use restore::{FLAGS as RESTORE_FLAGS, run as snapshot_restore};
 pub use status::run as snapshot_status;

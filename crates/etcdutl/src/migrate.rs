@@ -51,11 +51,14 @@ pub fn run(call: &mut Call) -> Result<(), Exit> {
         log::error("etcdutl/migrate_command.go:143", "Failed to finalize config", &[("error", log_string(&why))]);
         Exit::error(why)
     })?;
-    match steps(present, target).and_then(|steps| readable(present, target, needed).map(|()| steps)) {
+    let outcome = match steps(present, target).and_then(|steps| readable(present, target, needed).map(|()| steps)) {
         Ok(steps) => take(&db, &steps),
         Err(why) if call.given.is_true("force") => force(&db, target, &why),
         Err(why) => Err(Exit::error(why)),
-    }
+    };
+    drop(db);
+    outcome?;
+    crate::verify::directory(dir, None)
 }
 
 /// Reads `--target-version`, refusing with the texts of etcd and of go-semver.

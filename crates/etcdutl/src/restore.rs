@@ -71,6 +71,7 @@ pub fn run(call: &mut Call) -> Result<(), Exit> {
     copy(&mut source, size, &snap_dir.join("db")).map_err(text)?;
     let newest = change_database(&plan, &snap_dir.join("db"))?;
     write_log(&plan, &snap_dir)?;
+    crate::verify::directory(&plan.data_dir, Some(&plan.wal_dir))?;
     plan.log("snapshot/v3_snapshot.go:334", "restored snapshot");
     if plan.bump == 0 {
         warn_of_old_revisions(newest);

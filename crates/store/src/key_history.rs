@@ -60,6 +60,27 @@ impl History {
         }
     }
 
+    /// This very revision.
+    pub fn find(&self, rev: Rev) -> Option<&Item> {
+        let next = Rev { sub: rev.sub + 1, ..rev };
+        self.before(next).filter(|item| item.rev == rev)
+    }
+
+    /// The newest revision before this one.
+    pub fn before(&self, rev: Rev) -> Option<&Item> {
+        match self.last.rev < rev {
+            true => Some(&self.last),
+            false => self.older.as_ref()?.before(rev),
+        }
+    }
+
+    /// How many revisions there are.
+    pub fn revisions(&self) -> usize {
+        let older = self.older.as_deref();
+        let chunks = older.and_then(|older| older.chunks.as_ref()).into_iter().flat_map(|chunks| chunks.iter());
+        1 + chunks.map(|(_, chunk)| chunk.len()).sum::<usize>() + older.map_or(0, |older| older.tail.len())
+    }
+
     /// Whether compaction at `main` leaves something at or below `main`: the newest there, unless it is a tombstone
     /// older than `main`.
     pub fn keeps_one(&self, main: i64) -> bool {
@@ -135,6 +156,15 @@ impl Older {
             return self.tail.get(found);
         }
         let (_, chunk) = self.chunks.as_ref()?.floor(&Rev { main, sub: i64::MAX })?;
+        chunk.get(newest(chunk)?)
+    }
+
+    fn before(&self, rev: Rev) -> Option<&Item> {
+        let newest = |items: &'_ [Item]| items.partition_point(|i| i.rev < rev).checked_sub(1);
+        if let Some(found) = newest(&self.tail) {
+            return self.tail.get(found);
+        }
+        let (_, chunk) = self.chunks.as_ref()?.floor(&Rev { sub: rev.sub - 1, ..rev })?;
         chunk.get(newest(chunk)?)
     }
 

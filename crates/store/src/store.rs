@@ -109,9 +109,19 @@ impl Store {
     /// # Errors
     /// The file is locked, damaged, of an unknown schema, or uses a feature that this build lacks.
     pub fn open(disk: SharedDisk, path: &Path, options: Options) -> Result<Store, Error> {
-        let bolt_options = bolt_options(&options);
-        let db = Db::open(disk.clone(), path, bolt_options)?;
+        let db = Db::open(disk.clone(), path, bolt_options(&options))?;
         create_buckets(&db)?;
+        Store::read(disk, path, options, db)
+    }
+
+    /// A second one of the same file, for comparison; the file stays this one's.
+    pub(crate) fn read_again(&self) -> Result<Store, Error> {
+        let options = bolt::Options { read_only: true, unlocked: true, ..bolt_options(&self.options) };
+        let db = Db::open(self.disk.clone(), &self.path, options)?;
+        Store::read(self.disk.clone(), &self.path, self.options.clone(), db)
+    }
+
+    fn read(disk: SharedDisk, path: &Path, options: Options, db: Db) -> Result<Store, Error> {
         let backend = Backend { active: Layer::default(), frozen: Layer::default(), view: db.view() };
         let s = Applied {
             index: 0,
@@ -506,6 +516,9 @@ impl Store {
         let layer = std::mem::take(&mut self.s.backend.active);
         self.s.backend.frozen = layer.clone();
         self.frozen_bytes = std::mem::take(&mut self.dirty_bytes);
+        if failpoint::mutant!("publishedBeforeDurable") {
+            self.s.backend.frozen = Layer::default();
+        }
         Some(Checkpoint { layer, db: self.db.clone() })
     }
 
@@ -562,7 +575,7 @@ fn create_buckets(db: &Db) -> Result<(), Error> {
 }
 
 fn bolt_options(options: &Options) -> bolt::Options {
-    bolt::Options { page_size: options.page_size, cache_bytes: options.cache_bytes, read_only: false, no_sync: false }
+    bolt::Options { page_size: options.page_size, cache_bytes: options.cache_bytes, ..bolt::Options::default() }
 }
 
 pub(crate) fn bad(what: &str, e: &dyn std::fmt::Display) -> Error {

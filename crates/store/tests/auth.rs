@@ -114,7 +114,8 @@ impl Admin {
         let (copy, bytes) = (Path::new("/copy"), self.0.disk.read_whole(Path::new("/db")).unwrap());
         let disk = SimDisk::new(SimOptions { seed: 0, capacity: u64::MAX }).shared();
         disk.open(copy, OpenOptions::create_new()).unwrap().write_at(&bytes, 0).unwrap();
-        let options = bolt::Options { page_size: None, cache_bytes: 1 << 20, read_only: true, no_sync: true };
+        let options =
+            bolt::Options { cache_bytes: 1 << 20, read_only: true, no_sync: true, ..bolt::Options::default() };
         let db = bolt::Db::open(disk, copy, options).unwrap();
         db.view().get(bucket.as_bytes(), key.as_bytes()).unwrap().map(|v| v.to_vec())
     }

@@ -47,6 +47,10 @@ fn reference() -> String {
         out,
         "* `ETCD_UNSUPPORTED_ARCH=ARCH` has to be set where etcd is not supported: other processors than amd64, arm64, ppc64le and s390x."
     );
+    put!(
+        out,
+        "* `ETCD_VERIFY=all` has invariants checked at the start and at the end that production does not pay for: `storage_wal` the files alone, `assert` the state alone."
+    );
     put!(out, "* What is wrong is told before anything is touched: code 2 for the command line, 1 for all else.\n");
     put!(out, "Which test sees the effect of which setting stands in `tests/testdata/configuration/settings.txt`.");
     for (section, heading) in Section::ALL {
@@ -188,6 +192,13 @@ fn manual() -> String {
         out,
         ".TP\n.B ETCD_UNSUPPORTED_ARCH\n{}",
         roff("Names the processor where etcd is not supported; without it etcd refuses to run there.")
+    );
+    put!(
+        out,
+        ".TP\n.B ETCD_VERIFY\n{}",
+        roff(
+            "With all, storage_wal or assert: invariants of files and state are checked at the start and at the end; a member whose data breaks one ends with an error."
+        )
     );
     put!(out, ".TP\n.B NOTIFY_SOCKET\n{}", roff("systemd is told there that the member serves."));
     put!(out, ".SH EXIT STATUS");

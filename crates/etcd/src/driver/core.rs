@@ -13,6 +13,7 @@ use super::{Clock, Inbox, Shared, Ticket, queue};
 use api::pb::etcdserverpb as pb;
 use crossbeam_channel::RecvTimeoutError;
 use rpc::metrics;
+use server::member::Verify;
 use server::{Fatal, Logged, Member, Output, Request, TokenChange, Who};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -67,6 +68,8 @@ pub struct Core {
     pub ill_while_defragmenting: bool,
     /// How long a leader that stops waits for its successor.
     pub hand_over_ms: u64,
+    /// What is looked at before it ends.
+    pub verify: Verify,
 }
 
 impl Core {
@@ -86,15 +89,18 @@ impl Core {
         }
         self.peers.stop();
         // Who puts something in now is told that nobody takes it.
-        let Core { member, log, shared, readers, inbox, .. } = self;
+        let Core { member, log, shared, readers, inbox, verify, .. } = self;
         drop(inbox);
-        if let Err(e) = log.rejoin().and_then(|log| member.stop(log, &mut outputs)) {
+        if let Err(e) = log.rejoin().and_then(|log| member.stop_and_verify(log, verify, &mut outputs)) {
             die(&e);
         }
         for output in outputs {
             if let Output::Reply { ticket, result } = output {
                 ticket.answer(result);
             }
+        }
+        if verify.any() {
+            info!("verification of the state and of its files successful at the end");
         }
         drop(readers);
         shared.leader.send_replace(false);

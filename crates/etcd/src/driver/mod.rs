@@ -40,7 +40,6 @@ pub mod decoders {
 pub use start::run;
 
 use api::pb::etcdserverpb as pb;
-use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use server::Fatal;
 use server::member::Outcome;
@@ -52,7 +51,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use store::Applied;
+use store::{Applied, Published};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// The core's inbox.
@@ -93,7 +92,7 @@ impl Ticket {
 /// What all threads see.
 pub struct Shared {
     /// The newest published state.
-    pub applied: ArcSwap<Applied>,
+    pub applied: Published,
     /// Whether a leader is known.
     pub leader: watch::Sender<bool>,
     /// Who leads; 0 for nobody known.

@@ -10,15 +10,15 @@ use super::queue::queue;
 use super::{Clock, Shared, background, core, door::Door, hub, image, join, net, peers, post, readers::Readers, spawn};
 use super::{forward::Forwarder, log::Log, security::Credentials};
 use crate::config::{Config, Url, gates::Gate};
-use arc_swap::ArcSwap;
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 use rpc::peer::Identity;
-use server::member::{Beginning, BootConfig, Choices};
+use server::member::{Beginning, BootConfig, Choices, Verify};
 use server::{Fatal, Member};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, SystemTime};
+use store::Published;
 use store::watch::Hub;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -39,8 +39,8 @@ const READER_THREADS: usize = 2;
 /// Runs the member until SIGINT or SIGTERM. Answers the signal's number.
 ///
 /// # Errors
-/// Anything that keeps it from starting or stopping cleanly.
-pub fn run(config: &Config) -> Result<i32, Fatal> {
+/// Anything that keeps it from starting or stopping cleanly; what `verify` asks for and does not hold.
+pub fn run(config: &Config, verify: Verify) -> Result<i32, Fatal> {
     let clock = Clock::start();
     if config.memory_mlock {
         super::memory::lock()?;
@@ -63,6 +63,10 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
     for warning in warnings {
         warn!("{warning}");
     }
+    if verify.any() {
+        member.verify(verify)?;
+        info!("verification of the state and of its files successful at the start");
+    }
     let identity = member.identity();
     info!(
         "local-member-id" = format!("{:x}", identity.0),
@@ -82,7 +86,7 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
     let max_request_bytes = usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX);
     let snap_dir = config.data_path().join("member/snap");
     let shared = Arc::new(Shared {
-        applied: ArcSwap::from(member.applied().clone()),
+        applied: Published::new(member.applied().clone()),
         leader: watch::Sender::new(member.leader() != 0),
         leader_id: AtomicU64::new(member.leader()),
         learner: AtomicBool::new(member.is_learner()),
@@ -156,6 +160,7 @@ pub fn run(config: &Config) -> Result<i32, Fatal> {
         ill_while_defragmenting: config.enabled(Gate::StopGRPCServiceOnDefrag),
         first_election: FirstElection::new(config.initial_election_tick_advance, clock.now_ms()),
         hand_over_ms: config.election_timeout,
+        verify,
     };
     let core = spawn("core", move || core.run(early))?;
 

@@ -240,7 +240,13 @@ fn files(boot: &BootConfig, layout: &Layout) -> install::Files {
     install::Files { disk: boot.disk.clone(), layout: layout.clone(), store: boot.store.clone() }
 }
 
-fn check_indexes(layout: &Layout, snapshot: &WalSnapshot, store: &Store, replay: &Replay) -> Result<(), Fatal> {
+/// Newest snapshot ≤ consistent index ≤ end of the log.
+pub(super) fn check_indexes(
+    layout: &Layout,
+    snapshot: &WalSnapshot,
+    store: &Store,
+    replay: &Replay,
+) -> Result<(), Fatal> {
     let index = store.consistent_index();
     if index < snapshot.index {
         return Err(Fatal::new(format!(

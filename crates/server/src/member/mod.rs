@@ -21,6 +21,7 @@ mod peers;
 mod pending;
 mod replies;
 mod turn;
+mod verify;
 mod versions;
 
 pub use boot::{Beginning, BootConfig, Founder};
@@ -28,6 +29,7 @@ pub use checkpoint::{CheckpointDone, CheckpointJob, JobKind};
 pub use figures::{Figures, Tally};
 pub use install::{RELEASE_DELAY_MS, RELEASE_ENTRIES, image_name};
 pub use pending::Outcome;
+pub use verify::Verify;
 
 use crate::autocompact::{AutoCompactor, Policy};
 use crate::{Fatal, IdGenerator, LogTask, LogWriter, Logged, Request, TokenChange, Who};
@@ -311,6 +313,12 @@ impl<T> Member<T> {
     /// # Errors
     /// The disk failed.
     pub fn stop(mut self, log: LogWriter, into: &mut Vec<Output<T>>) -> Result<(), Fatal> {
+        self.halt(into)?;
+        log.close()
+    }
+
+    /// All of [`Member::stop`] but the log's end.
+    fn halt(&mut self, into: &mut Vec<Output<T>>) -> Result<(), Fatal> {
         self.stopping = true;
         let waiters = self.pending.drain();
         for ticket in waiters.into_iter().filter_map(Waiter::ticket) {
@@ -336,7 +344,7 @@ impl<T> Member<T> {
         if !self.checkpoint_runs() {
             self.last_checkpoint()?;
         }
-        log.close()
+        Ok(())
     }
 
     fn reply(&mut self, ticket: T, result: Outcome) {

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 const USAGE: &str = "\
 usage: sim --seeds FROM..TO [--steps N] [--seconds S] [--at-least N] [--verbose] [--keep-going]
-       sim --cluster --seeds FROM..TO [--seconds S] [--at-least N] [--verbose] [--keep-going]
+       sim --cluster --seeds FROM..TO [--seconds S] [--at-least N] [--verbose] [--keep-going] [--shorten S]
+       sim --story 'SEED LIFE BEND…' [--verbose]
        sim --scenarios [--seeds FROM..TO] [--only NAME] [--verbose]
-       sim --mutants [--seeds FROM..TO] [--only NAME]      (needs the cargo feature mutants)
+       sim --mutants [--seeds FROM..TO] [--only NAME] [--shorten S]      (needs the cargo feature mutants)
        sim --sweep SEED|FROM..TO [--steps N] [--stride N] [--seconds S] [--at-least N]
        sim --crash-at OPERATION:lose|random|keep --seeds SEED..SEED+1 [--steps N] [--verbose]
 
@@ -15,6 +16,9 @@ usage: sim --seeds FROM..TO [--steps N] [--seconds S] [--at-least N] [--verbose]
   --cluster          whole clusters instead of one member; one seed in 20 is run twice
   --mutants          each known mistake on its own, in clusters, until a seed notices it; fails when none does
   --scenarios        clusters in which known bugs of etcd would show: each passes, and what it is about happens
+  --shorten S        look for so many seconds for the shortest story that fails as a seed did (60; 0 for mutants), and
+                     print it with its last events
+  --story STORY      such a story again
   --only NAME        this mutant or scenario alone
   --sweep SEED       one short life without random faults, then the same life crashed at each of its disk
                      operations, in each mode of losing what was not synced
@@ -29,6 +33,10 @@ usage: sim --seeds FROM..TO [--steps N] [--seconds S] [--at-least N] [--verbose]
 /// Runs of scenarios that a mutant may survive.
 #[cfg(feature = "mutants")]
 const SCENARIO_RUNS: usize = 1000;
+/// How long a shorter story is looked for.
+const SHORTEN: Duration = Duration::from_secs(60);
+/// Events of it that are shown.
+const LAST: usize = 60;
 /// Of so many cluster seeds one is run twice.
 const TWICE: u64 = 20;
 
@@ -46,6 +54,8 @@ struct Args {
     at_least: u64,
     verbose: bool,
     keep_going: bool,
+    shorten: Option<Duration>,
+    story: Option<sim::cluster::Story>,
 }
 
 fn main() -> ExitCode {
@@ -61,6 +71,7 @@ fn main() -> ExitCode {
         Args { sweep: true, .. } => sweep(&args),
         Args { mutants: true, .. } => mutants(&args),
         Args { scenarios: true, .. } => scenarios(&args),
+        Args { story: Some(ref story), .. } => tell(story, args.verbose),
         Args { cluster: true, .. } => clusters(&args),
         _ => seeds(&args),
     };
@@ -121,7 +132,12 @@ fn mutants(args: &Args) -> u64 {
     let chosen = MUTANTS.iter().filter(|(name, _)| args.only.as_deref().is_none_or(|only| only == *name));
     for (name, what) in chosen {
         switch_to(Some(name)).expect("it is in the list");
-        let by_seed = |seed| Some((format!("seed {seed}"), sim::cluster::run(seed, args.verbose).err()?));
+        let by_seed = |seed| {
+            let why = sim::cluster::run(seed, args.verbose).err()?;
+            let short = shorten(seed, args.shorten.unwrap_or_default());
+            let lines = short.map(|s| format!(", {} events, {} in the shortest story", s.lines.0, s.lines.1));
+            Some((format!("seed {seed}{}", lines.unwrap_or_default()), why))
+        };
         let caught = args.seeds.clone().find_map(by_seed).or_else(|| by_scenario(args));
         switch_to(None).expect("none is always there");
         missed += u64::from(caught.is_none());
@@ -180,6 +196,8 @@ fn clusters(args: &Args) -> u64 {
         failed += 1;
         eprintln!("seed {seed} failed: {why}");
         eprintln!("replay: cargo run -p sim --bin sim -- --cluster --seeds {seed}..{} --verbose", seed + 1);
+        eprintln!("commit: {}", commit());
+        shorten(seed, args.shorten.unwrap_or(SHORTEN));
         if !args.keep_going {
             break;
         }
@@ -187,6 +205,58 @@ fn clusters(args: &Args) -> u64 {
     println!("{totals}");
     println!("{} passed, {failed} failed", totals.seeds);
     failed + too_few(totals.seeds, args)
+}
+
+/// What this was built from, as far as git knows here.
+fn commit() -> String {
+    let git = |words: &[&str]| {
+        let output = std::process::Command::new("git").args(words).output().ok().filter(|o| o.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let changed = git(&["status", "--porcelain"]).is_some_and(|status| !status.is_empty());
+    let known = git(&["rev-parse", "HEAD"]).unwrap_or_else(|| "not known here".into());
+    known + if changed { ", changed" } else { "" }
+}
+
+/// Looks for the shortest story and prints it.
+fn shorten(seed: u64, patience: Duration) -> Option<sim::cluster::Shortened> {
+    if patience.is_zero() {
+        return None;
+    }
+    // Its members panic again and again.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| ()));
+    let started = Instant::now();
+    let short = sim::cluster::shorten(seed, LAST, || started.elapsed() >= patience);
+    std::panic::set_hook(hook);
+    let short = short?;
+    eprintln!("the end of the shortest story that fails like this:");
+    short.last.iter().for_each(|line| eprintln!("{line}"));
+    let seconds = |us: u64| us as f64 / 1e6;
+    eprintln!(
+        "{}\n{} events instead of {}, {:.1} simulated seconds instead of {:.1}\nreplay: cargo run -p sim --bin sim -- --story '{}' \
+         --verbose",
+        short.why,
+        short.lines.1,
+        short.lines.0,
+        seconds(short.us.1),
+        seconds(short.us.0),
+        short.story
+    );
+    Some(short)
+}
+
+fn tell(story: &sim::cluster::Story, verbose: bool) -> u64 {
+    match story.run(verbose) {
+        Ok(report) => {
+            println!("passed: {report:?}");
+            0
+        }
+        Err(why) => {
+            eprintln!("the story ends: {why}");
+            1
+        }
+    }
 }
 
 fn sweep(args: &Args) -> u64 {
@@ -251,6 +321,8 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
         at_least: 0,
         verbose: false,
         keep_going: false,
+        shorten: None,
+        story: None,
     };
     while let Some(flag) = args.next() {
         let mut value = || args.next().ok_or(format!("{flag} needs a value"));
@@ -268,6 +340,8 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
             "--at-least" => parsed.at_least = number(&value()?)?,
             "--verbose" => parsed.verbose = true,
             "--keep-going" => parsed.keep_going = true,
+            "--shorten" => parsed.shorten = Some(Duration::from_secs(number(&value()?)?)),
+            "--story" => parsed.story = Some(value()?.parse()?),
             other => return Err(format!("unknown flag {other}")),
         }
     }

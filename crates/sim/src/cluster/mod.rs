@@ -14,6 +14,7 @@
 //! | `images` | database snapshots on their way to users |
 //! | `scenarios` | worlds in which a known bug of etcd's would show |
 //! | `settle` | what must be true in the end |
+//! | `story` | the shortest story that fails as a seed did |
 
 mod checks;
 mod clients;
@@ -28,12 +29,17 @@ mod queue;
 mod scenarios;
 mod settle;
 mod shadow;
+mod story;
 mod world;
 
 pub use plan::{FAULTS, Fault};
 pub use scenarios::{SCENARIOS, Scenario};
+pub use story::{Shortened, Story, shorten};
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 use world::World;
 
 /// What a run did: equal for equal seeds.
@@ -167,11 +173,22 @@ impl Report {
 pub struct Trace {
     hash: u64,
     verbose: bool,
+    tail: Rc<RefCell<Tail>>,
+}
+
+/// How much happened, and the last of it: kept by whoever started the run, since a world that fails is gone.
+#[derive(Debug, Default)]
+struct Tail {
+    said: u64,
+    now_us: u64,
+    /// So many lines are kept.
+    keep: usize,
+    lines: VecDeque<String>,
 }
 
 impl Trace {
-    fn new(verbose: bool) -> Trace {
-        Trace { hash: 0xcbf2_9ce4_8422_2325, verbose }
+    fn new(verbose: bool, tail: Rc<RefCell<Tail>>) -> Trace {
+        Trace { hash: 0xcbf2_9ce4_8422_2325, verbose, tail }
     }
 
     fn mix(&mut self, numbers: &[u64]) {
@@ -182,8 +199,21 @@ impl Trace {
 
     fn say(&mut self, now_us: u64, what: impl FnOnce() -> String) {
         self.mix(&[now_us]);
+        let mut tail = self.tail.borrow_mut();
+        tail.said += 1;
+        tail.now_us = now_us;
+        if !self.verbose && tail.keep == 0 {
+            return;
+        }
+        let line = format!("{:>12.3} ms  {:.600}", now_us as f64 / 1000.0, what());
         if self.verbose {
-            println!("{:>12.3} ms  {:.600}", now_us as f64 / 1000.0, what());
+            println!("{line}");
+        }
+        if tail.lines.len() == tail.keep {
+            tail.lines.pop_front();
+        }
+        if tail.keep > 0 {
+            tail.lines.push_back(line);
         }
     }
 }
@@ -197,8 +227,13 @@ pub fn run(seed: u64, verbose: bool) -> Result<Report, String> {
 }
 
 /// As [`run`], in a world that `shape` has changed.
-fn run_shaped(seed: u64, verbose: bool, shape: fn(&mut plan::Plan)) -> Result<Report, String> {
-    std::panic::catch_unwind(|| World::new(seed, verbose, shape).live()).unwrap_or_else(|panic| {
+fn run_shaped(seed: u64, verbose: bool, shape: impl FnOnce(&mut plan::Plan)) -> Result<Report, String> {
+    run_traced(seed, Trace::new(verbose, Rc::default()), shape)
+}
+
+fn run_traced(seed: u64, trace: Trace, shape: impl FnOnce(&mut plan::Plan)) -> Result<Report, String> {
+    let run = AssertUnwindSafe(|| World::new(seed, trace, shape).live());
+    std::panic::catch_unwind(run).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Err(format!("panicked: {}", text.unwrap_or_default()))

@@ -77,6 +77,9 @@ const WAITED_US: u64 = 50_000;
 /// Two databases within this come one after another.
 const IN_A_ROW_US: u64 = 5_000_000;
 
+/// Seeds of clusters are others than those of one member.
+pub(super) const SALT: u64 = 0x636c_7573_7465_7273;
+
 /// Messages that may wait for a member's core.
 const INBOX_MAX: usize = 4096;
 
@@ -108,8 +111,8 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, verbose: bool, shape: fn(&mut Plan)) -> World {
-        let mut rng = Rng::new(seed ^ 0x636c_7573_7465_7273);
+    pub fn new(seed: u64, trace: Trace, shape: impl FnOnce(&mut Plan)) -> World {
+        let mut rng = Rng::new(seed ^ SALT);
         let mut plan = Plan::draw(&mut rng);
         shape(&mut plan);
         let net = Net::new(&plan);
@@ -132,7 +135,7 @@ impl World {
             probed: (0, 0),
             peace: false,
             report: Report::default(),
-            trace: Trace::new(verbose),
+            trace,
         };
         world.found();
         world

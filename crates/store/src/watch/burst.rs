@@ -11,15 +11,29 @@ use std::sync::{Arc, OnceLock};
 pub struct Events {
     list: Vec<mvccpb::Event>,
     encoded: OnceLock<Bytes>,
+    bytes: usize,
+}
+
+/// What events take in memory.
+pub(super) fn bytes_of(events: &[mvccpb::Event]) -> usize {
+    let kv = |kv: &mvccpb::KeyValue| kv.key.len() + kv.value.len();
+    let event =
+        |e: &mvccpb::Event| size_of::<mvccpb::Event>() + e.kv.as_ref().map_or(0, kv) + e.prev_kv.as_ref().map_or(0, kv);
+    events.iter().map(event).sum()
 }
 
 impl Events {
     pub(super) fn new(list: Vec<mvccpb::Event>) -> Arc<Events> {
-        Arc::new(Events { list, encoded: OnceLock::new() })
+        Arc::new(Events { bytes: bytes_of(&list), list, encoded: OnceLock::new() })
     }
 
     pub(super) fn to_vec(&self) -> Vec<mvccpb::Event> {
         self.list.clone()
+    }
+
+    /// What they take in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(super) fn len(&self) -> usize {

@@ -1,6 +1,6 @@
 //! The hub itself.
 
-use super::burst::{Burst, Events};
+use super::burst::{Burst, Events, bytes_of};
 use super::history::{HistoryJob, HistoryResult};
 use super::index::Index;
 use super::laggards::Laggards;
@@ -9,7 +9,7 @@ use crate::Change;
 use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
 use pb::watch_request::RequestUnion;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A stream, as the driver numbers it.
@@ -188,7 +188,7 @@ impl Hub {
             Input::HistoryRead(result) => self.catch_up(&result, out),
             Input::Credit { stream, n } => {
                 if let Some(s) = self.streams.get_mut(&stream) {
-                    s.outstanding = s.outstanding.saturating_sub(n);
+                    s.take(n);
                     self.behind.room(stream, s.has_room());
                 }
             }
@@ -203,8 +203,13 @@ impl Hub {
     }
 
     fn send(&mut self, stream: StreamId, response: pb::WatchResponse, out: &mut Vec<Effect>) {
+        self.send_counted(stream, response, 0, out);
+    }
+
+    /// `bytes`: what the response takes in memory beside those that wait before it.
+    fn send_counted(&mut self, stream: StreamId, response: pb::WatchResponse, bytes: usize, out: &mut Vec<Effect>) {
         if let Some(s) = self.streams.get_mut(&stream) {
-            s.outstanding += 1;
+            s.wait(bytes);
             if !s.has_room() {
                 self.behind.room(stream, false);
             }
@@ -379,13 +384,18 @@ impl Hub {
                 continue;
             };
             if fragment {
+                s.reserved += 1;
                 fragmented.push((id, seen));
                 continue;
             }
             self.events += seen.len() as u64;
             match &mut burst {
-                Some(burst) if Arc::ptr_eq(&burst.events, &seen) => burst.watch_ids.push(id),
+                Some(burst) if Arc::ptr_eq(&burst.events, &seen) => {
+                    s.wait(0);
+                    burst.watch_ids.push(id);
+                }
                 _ => {
+                    s.wait(seen.bytes());
                     let next = Burst { header, watch_ids: vec![id], events: seen };
                     out.extend(burst.replace(next).map(|burst| Effect::SendBurst { stream, burst }));
                 }
@@ -396,17 +406,19 @@ impl Hub {
             self.behind.room(stream, false);
         }
         // Each has its place, and may need more.
-        s.outstanding -= fragmented.len();
+        s.reserved = 0;
         for (id, seen) in fragmented {
-            self.deliver((stream, id), seen.to_vec(), change.revision, out);
+            self.deliver((stream, id), seen.to_vec(), change.revision, false, out);
         }
     }
 
+    /// `shared`: keys and values wait in the stream's outbox already, for another watcher.
     fn deliver(
         &mut self,
         (stream, watch_id): WatcherId,
         events: Vec<api::pb::mvccpb::Event>,
         revision: i64,
+        shared: bool,
         out: &mut Vec<Effect>,
     ) {
         const FRAGMENT_ABOVE: usize = 512 << 10;
@@ -417,7 +429,8 @@ impl Hub {
         let Some(w) = self.streams.get_mut(&stream).and_then(|s| s.watchers.get_mut(&watch_id)) else { return };
         w.active = true;
         for part in w.split(response, limit) {
-            self.send(stream, part, out);
+            let bytes = if shared { size_of_val(part.events.as_slice()) } else { bytes_of(&part.events) };
+            self.send_counted(stream, part, bytes, out);
         }
     }
 
@@ -465,12 +478,20 @@ impl Hub {
 
     fn catch_up(&mut self, read: &HistoryResult, out: &mut Vec<Effect>) {
         self.reading = false;
+        let mut served = BTreeSet::new();
         for watcher in &read.watchers {
-            self.catch_up_one(*watcher, read, out);
+            self.catch_up_one(*watcher, read, &mut served, out);
         }
     }
 
-    fn catch_up_one(&mut self, watcher: WatcherId, read: &HistoryResult, out: &mut Vec<Effect>) {
+    /// `served`: streams that hold what was read.
+    fn catch_up_one(
+        &mut self,
+        watcher: WatcherId,
+        read: &HistoryResult,
+        served: &mut BTreeSet<StreamId>,
+        out: &mut Vec<Effect>,
+    ) {
         let (stream, id) = watcher;
         let Some(s) = self.streams.get_mut(&stream) else { return };
         let room = s.has_room();
@@ -500,7 +521,7 @@ impl Hub {
             self.behind.insert((w.next, watcher));
         }
         if !events.is_empty() {
-            self.deliver(watcher, events, read.revision, out);
+            self.deliver(watcher, events, read.revision, !served.insert(stream), out);
         }
     }
 
@@ -559,6 +580,5 @@ fn take_up(
     w.next = change.revision + 1;
     w.active = true;
     let fragment = w.fragment;
-    s.outstanding += 1;
     Some(Offered { id: watcher.1, seen, fragment })
 }

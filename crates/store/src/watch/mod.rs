@@ -38,6 +38,9 @@ pub use hub::{Config, Counts, Effect, Hub, Input, StreamId};
 
 /// Event responses that may wait in a stream's outbox (etcd `chanBufLen`).
 pub const OUTBOX_MAX: usize = 128;
+/// … and bytes of events: a stream that holds as many is given no more until its client takes some. One response may go
+/// beyond, with a read's worth of history at most. Two reads' worth, so that several watchers share one.
+pub const OUTBOX_BYTES: usize = 8 << 20;
 /// Watchers served by one history read (etcd `maxWatchersPerSync`).
 const WATCHERS_PER_READ: usize = 512;
 /// Revisions in one history read (etcd `watchBatchMaxRevs`) …

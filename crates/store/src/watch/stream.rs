@@ -1,12 +1,12 @@
 //! One stream: its watchers, its outbox, its ticker.
 
-use super::OUTBOX_MAX;
+use super::{OUTBOX_BYTES, OUTBOX_MAX};
 use crate::{Event, Prev};
 use api::pb::etcdserverpb as pb;
 use api::pb::mvccpb;
 use bytes::Bytes;
 use prost::Message as _;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// One watcher.
 #[derive(Debug)]
@@ -124,7 +124,12 @@ pub(super) struct Stream {
     pub watchers: BTreeMap<i64, Watcher>,
     /// Cancelled by the server for a compaction: their ids stay taken until the client cancels them too.
     pub compacted: BTreeSet<i64>,
-    pub outstanding: usize,
+    /// Bytes of the responses that the client has not taken, the oldest first.
+    waiting: VecDeque<usize>,
+    /// Their sum.
+    waiting_bytes: usize,
+    /// Places kept for responses that follow at once.
+    pub reserved: usize,
     next_id: i64,
     tick_ms: u64,
     interval_ms: u64,
@@ -137,7 +142,9 @@ impl Stream {
         Stream {
             watchers: BTreeMap::new(),
             compacted: BTreeSet::new(),
-            outstanding: 0,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            reserved: 0,
             next_id: 0,
             tick_ms: now_ms.saturating_add(interval_ms),
             interval_ms,
@@ -158,7 +165,19 @@ impl Stream {
     }
 
     pub fn has_room(&self) -> bool {
-        self.outstanding < OUTBOX_MAX
+        self.waiting.len() + self.reserved < OUTBOX_MAX && self.waiting_bytes < OUTBOX_BYTES
+    }
+
+    /// A response waits for its client. `bytes`: what is in memory for it and not for the one before, too.
+    pub fn wait(&mut self, bytes: usize) {
+        self.waiting.push_back(bytes);
+        self.waiting_bytes += bytes;
+    }
+
+    /// The client took the oldest `n`.
+    pub fn take(&mut self, n: usize) {
+        let n = n.min(self.waiting.len());
+        self.waiting_bytes -= self.waiting.drain(..n).sum::<usize>();
     }
 
     /// The stream's ticker: the watchers to be told of progress now, as far as there is room. The others follow when
@@ -173,7 +192,7 @@ impl Stream {
                 }
             }
         }
-        let mut room = OUTBOX_MAX.saturating_sub(self.outstanding);
+        let mut room = if self.has_room() { OUTBOX_MAX - self.waiting.len() } else { 0 };
         let mut told = Vec::new();
         while room > 0
             && let Some(id) = self.owed.pop_first()
