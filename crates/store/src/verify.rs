@@ -278,7 +278,8 @@ mod tests {
     #[test]
     fn each_broken_invariant_is_found_by_its_name() {
         fn ignore<T>(_: T) {}
-        let breaks: [(&dyn Fn(&mut Store), &str); 8] = [
+        type Break<'a> = (&'a dyn Fn(&mut Store), &'a str);
+        let breaks: [Break<'_>; 8] = [
             (&|s| s.s.keys.tombstone(b"b", Rev { main: 9, sub: 0 }), "the index has"),
             (&|s| ignore(s.s.keys.put(b"new", Rev { main: 4, sub: 1 })), "the index has"),
             (&|s| s.with_lease(7, |lease| ignore(lease.keys.remove(b"b".as_slice()))), "does not have it"),

@@ -51,7 +51,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use store::{Applied, Published};
+use store::Published;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// The core's inbox.
