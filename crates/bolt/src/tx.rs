@@ -115,7 +115,10 @@ impl WriteTx {
             }
             state.writing = true;
             let oldest = state.views.keys().next().copied().unwrap_or(state.meta.txid);
-            state.free.release(oldest);
+            // The meta before the last one is still there, for the day on which the last one can't be read: what its tree needs
+            // must not be written over while it is (bbolt does).
+            let before = state.meta.txid.saturating_sub(1);
+            state.free.release(oldest.min(before));
             (state.meta, state.free.clone())
         };
         let mut pages = Pages { db: db.clone(), txid: meta.txid + 1, hwm: meta.hwm, free, dirty: BTreeMap::new() };
@@ -461,7 +464,8 @@ impl Db {
             }
             tx.commit_paced(pace)?;
         }
-        Ok(())
+        // The meta before the last one has it all, too: who can't read the last one must not go on with half of a copy.
+        target.begin()?.commit_paced(pace)
     }
 
     /// [`Db::copy_to`] a file that must not exist yet, of the same page size. It is durable and closed on return.
