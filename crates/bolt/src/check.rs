@@ -21,6 +21,38 @@ pub(crate) fn reachable(db: &Inner, meta: &Meta) -> Result<Vec<(u64, u64)>, Erro
     Ok(walk.used.into_iter().collect())
 }
 
+/// Extents that the tree of an older meta uses, besides those in `used`, which a newer one's does: as far as they can be
+/// read, for they may have been written over.
+pub(crate) fn left_behind(db: &Inner, meta: &Meta, used: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let mut left = BTreeMap::new();
+    let mut waiting = vec![meta.root];
+    while let Some(id) = waiting.pop() {
+        // What both trees have is alike all the way down: pages are never changed where they are.
+        let at = used.partition_point(|(start, _)| *start <= id);
+        if at > 0 && used[at - 1].0 + used[at - 1].1 > id || left.contains_key(&id) {
+            continue;
+        }
+        let Ok(page) = db.page_in_passing(id, meta.hwm) else { continue };
+        let len = 1 + u64::from(page.overflow);
+        let into_used = used.get(at).is_some_and(|(start, _)| *start < id + len);
+        let into_left = left.range(..id + len).next_back().is_some_and(|(start, n): (&u64, &u64)| start + n > id);
+        if into_used || into_left {
+            continue;
+        }
+        left.insert(id, len);
+        match page.is_leaf() {
+            false => waiting.extend((0..page.count()).map(|i| page.child(i))),
+            true => waiting.extend((0..page.count()).filter(|i| page.flags(*i) & BUCKET_FLAG != 0).filter_map(|i| {
+                match parse_bucket(page.id, &page.value(i)).ok()?.0 {
+                    Root::Page(root) => Some(root),
+                    Root::Inline(_) => None,
+                }
+            })),
+        }
+    }
+    left.into_iter().collect()
+}
+
 impl Walk<'_> {
     /// Checks the page at `id`, whose keys must lie in `[low, high)`, and everything below it.
     fn tree(&mut self, id: u64, low: Option<&[u8]>, high: Option<&[u8]>, depth: usize) -> Result<(), Error> {

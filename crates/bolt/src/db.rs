@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::cache::Cache;
-use crate::check::reachable;
+use crate::check::{left_behind, reachable};
 use crate::free::Free;
 use crate::page::{self, ELEMENT, FREELIST, HEADER, LEAF, Meta, NO_FREELIST, Page};
 use crate::sync::{Mutex, MutexGuard};
@@ -89,7 +89,7 @@ impl Db {
         if !options.read_only && !options.no_sync {
             settle(&disk, &*file, path)?;
         }
-        let meta = read_meta(&*file, path)?;
+        let (meta, before) = read_metas(&*file, path)?;
         let file_len = file.len().map_err(Error::io("stat the database file"))?;
         let state =
             State { meta, free: Free::default(), views: BTreeMap::new(), file_len, writing: false, poisoned: false };
@@ -98,14 +98,15 @@ impl Db {
         let inner = Inner { file, path: path.to_path_buf(), page_size, options, state: Mutex::new(state), cache };
         let db = Db(Arc::new(inner));
         if !db.0.options.read_only {
-            db.rebuild_free(&meta)?;
+            db.rebuild_free(&meta, before.as_ref())?;
         }
         Ok(db)
     }
 
     /// Everything below the high-water mark that the tree does not reach is free. A stored free list is not needed
     /// for that; its own pages are freed with it, since the next commit stores none.
-    fn rebuild_free(&self, meta: &Meta) -> Result<(), Error> {
+    /// What only the meta `before` needs waits until that one is written over.
+    fn rebuild_free(&self, meta: &Meta, before: Option<&Meta>) -> Result<(), Error> {
         let used = reachable(&self.0, meta)?;
         let stored = match meta.freelist {
             NO_FREELIST => 2..2,
@@ -114,12 +115,18 @@ impl Db {
         if used.iter().any(|&(start, len)| start < stored.end && stored.start < start + len) {
             return Err(Error::corrupt(stored.start, 0, "the stored free list lies on pages in use"));
         }
+        let apart = |&(start, len): &(u64, u64)| start >= stored.end || stored.start >= start + len;
+        let mut held = before.map_or(Vec::new(), |before| left_behind(&self.0, before, &used));
+        held.retain(|extent| apart(extent) && extent.0 + extent.1 <= meta.hwm);
+        let mut taken: Vec<(u64, u64)> = used.into_iter().chain(held.iter().copied()).collect();
+        taken.sort_unstable();
         let mut free = Free::default();
         let mut next = 2;
-        for (start, len) in used.into_iter().chain([(meta.hwm, 0)]) {
+        for (start, len) in taken.into_iter().chain([(meta.hwm, 0)]) {
             free_without(&mut free, next, start, &stored);
             next = start + len;
         }
+        held.into_iter().for_each(|(start, len)| free.free_later(meta.txid, start, len));
         if !stored.is_empty() {
             // The current meta still names the list: it must survive until a newer meta is durable.
             free.free_later(meta.txid + 1, stored.start, stored.end - stored.start);
@@ -217,8 +224,9 @@ fn create(file: &dyn File, options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-/// The valid meta with the higher txid. The second one is looked for where each page size would put it.
-fn read_meta(file: &dyn File, path: &Path) -> Result<Meta, Error> {
+/// The valid meta with the higher txid, and the other one if it is valid, too. The second one is looked for where each page
+/// size would put it.
+fn read_metas(file: &dyn File, path: &Path) -> Result<(Meta, Option<Meta>), Error> {
     let len = file.len().map_err(Error::io("stat the database file"))?;
     let read = |at: u64| {
         let mut b = [0; 80];
@@ -240,16 +248,17 @@ fn read_meta(file: &dyn File, path: &Path) -> Result<Meta, Error> {
             found
         }
     };
-    let meta = match (first, second) {
-        (Ok(a), Ok(b)) => Ok(if b.txid > a.txid { b } else { a }),
-        (Ok(m), Err(_)) | (Err(_), Ok(m)) => Ok(m),
+    let (meta, before) = match (first, second) {
+        (Ok(a), Ok(b)) if b.txid > a.txid => Ok((b, Some(a))),
+        (Ok(a), Ok(b)) => Ok((a, Some(b))),
+        (Ok(m), Err(_)) | (Err(_), Ok(m)) => Ok((m, None)),
         (Err(what), Err(_)) => Err(Error::NotADatabase { path: path.to_path_buf(), what: what.into() }),
     }?;
     if meta.hwm * u64::from(meta.page_size) > len {
         let what = format!("file has {len} bytes, but pages up to {} are in use", meta.hwm);
         return Err(Error::NotADatabase { path: path.to_path_buf(), what });
     }
-    Ok(meta)
+    Ok((meta, before))
 }
 
 impl Inner {

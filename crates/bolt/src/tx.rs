@@ -116,6 +116,9 @@ impl WriteTx {
             state.writing = true;
             let newest = state.meta.txid;
             let oldest = state.views.keys().next().copied().unwrap_or(newest);
+            // The meta before the last one is still there, for the day on which the last one can't be read: what its tree needs
+            // must not be written over while it is (bbolt does).
+            let oldest = oldest.min(newest.saturating_sub(1));
             let oldest = if failpoint::mutant!("pagesTakenFromViews") { newest } else { oldest };
             state.free.release(oldest);
             (state.meta, state.free.clone())
@@ -463,7 +466,8 @@ impl Db {
             }
             tx.commit_paced(pace)?;
         }
-        Ok(())
+        // The meta before the last one has it all, too: who can't read the last one must not go on with half of a copy.
+        target.begin()?.commit_paced(pace)
     }
 
     /// [`Db::copy_to`] a file that must not exist yet, of the same page size. It is durable and closed on return.

@@ -33,6 +33,13 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("leaseExpiresAtElection", "a new leader gives leases no time"),
     ("compactedServed", "what a compaction removed is read as if it had never been"),
     ("leaseNotDetached", "deleted keys stay with their leases"),
+    ("permissionForgotten", "previous values of deletions are shown to who may write, but not read"),
+    ("permissionOfNestedTxnSkipped", "transactions inside transactions are not looked at for permissions"),
+    ("authRevisionIgnored", "what was signed before users and roles changed is good"),
+    ("watchPermissionForgotten", "everybody may watch"),
+    ("rootCheckForgotten", "what is root's is everybody's"),
+    ("forwardedKeysUnchecked", "a lease's keys are shown as the leader knows them, to who may read those known here"),
+    ("downgradeJudgedAtOnce", "whether a downgrade is possible is not asked of the leader"),
 ];
 
 /// Those that only threads in an unlucky order show: for the checker of interleavings, not for the simulator, where one thing

@@ -3,11 +3,13 @@
 use api::pb::etcdserverpb as pb;
 use api::raft::{Message, MessageType};
 use disk::{Fault, SimDisk, SimOptions};
+use server::access::{self, Client, User};
 use server::member::{
     Beginning, BootConfig, CheckpointJob, Choices, Config, Founder, RELEASE_DELAY_MS, RELEASE_ENTRIES,
 };
-use server::{LogTask, LogWriter, Member, Output, Request, Response};
+use server::{LogTask, LogWriter, Member, Output, Request, Response, Who};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 type Ticket = u32;
 type Outcome = Result<Response, api::Error>;
@@ -248,9 +250,13 @@ impl World {
     }
 
     fn ask(&mut self, id: u64, request: Request) -> Ticket {
+        self.ask_as(id, &Who::Member, request)
+    }
+
+    fn ask_as(&mut self, id: u64, who: &Who, request: Request) -> Ticket {
         self.next_ticket += 1;
         let (ticket, now) = (self.next_ticket, self.now_ms);
-        self.node(id).member.call(now, ticket, request);
+        self.node(id).member.call_as(now, ticket, who, request);
         self.settle();
         ticket
     }
@@ -892,4 +898,97 @@ fn the_end_of_a_downgrade_is_looked_for_as_often_as_the_settings_say() {
     assert_eq!(for_the_cluster, 5);
     assert_eq!(asked_in_20_seconds(5000) - for_the_cluster, 4);
     assert_eq!(asked_in_20_seconds(500) - for_the_cluster, 40);
+}
+
+fn alice() -> Who {
+    let user = Ok(User { name: "alice".into(), revision: None });
+    Who::Client(Arc::new(Client { user, token: None }))
+}
+
+/// Authentication is on, and alice may read and write the key `a`.
+fn let_alice_have(world: &mut World, leader: u64, key: &str) {
+    let user = |name: &str| {
+        Request::UserAdd(pb::AuthUserAddRequest {
+            name: name.into(),
+            hashed_password: "eA==".into(),
+            ..Default::default()
+        })
+    };
+    let grant = |user: &str, role: &str| {
+        Request::UserGrantRole(pb::AuthUserGrantRoleRequest { user: user.into(), role: role.into() })
+    };
+    let perm_type = api::pb::authpb::permission::Type::Readwrite as i32;
+    let perm = api::pb::authpb::Permission { perm_type, key: key.to_owned().into(), range_end: Default::default() };
+    let requests = [
+        user("root"),
+        user("alice"),
+        grant("root", "root"),
+        Request::RoleAdd(pb::AuthRoleAddRequest { name: "some".into() }),
+        Request::RoleGrantPermission(pb::AuthRoleGrantPermissionRequest { name: "some".into(), perm: Some(perm) }),
+        grant("alice", "some"),
+        Request::AuthEnable(pb::AuthEnableRequest {}),
+    ];
+    for request in requests {
+        let outcome = world.answer(leader, request.clone());
+        assert!(outcome.is_ok(), "{request:?}: {outcome:?}");
+    }
+}
+
+/// What the leader alone knows a member asks it in its own name, and lets the client in by what itself knows of the lease's
+/// keys: one that was attached meanwhile must not be told to whom it does not concern. (Seed 57 of clusters with users.)
+#[test]
+fn keys_of_a_lease_that_only_the_leader_knows_of_are_not_told_to_who_may_not_read_them() {
+    let mut world = World::new(&[1, 2, 3]);
+    let leader = world.leader();
+    let follower = if leader == 1 { 2 } else { 1 };
+    let_alice_have(&mut world, leader, "a");
+    let attach = |key: &str| {
+        Request::Put(pb::PutRequest { key: key.to_owned().into(), value: "v".into(), lease: 7, ..Default::default() })
+    };
+    assert!(world.answer(leader, Request::LeaseGrant(pb::LeaseGrantRequest { ttl: 60, id: 7 })).is_ok());
+    assert!(world.answer(leader, attach("a")).is_ok());
+    world.pass(200);
+    let question = Request::LeaseTimeToLive(pb::LeaseTimeToLiveRequest { id: 7, keys: true });
+    let told = |world: &mut World| {
+        let ticket = world.ask_as(follower, &alice(), question.clone());
+        assert!(world.forwarded.contains(&ticket), "{:?}", world.answers.get(&ticket));
+        let before = world.node(follower).member.applied().auth().revision();
+        let response = world.answer(leader, question.clone()).unwrap();
+        let now = world.node(follower).member.applied().clone();
+        let for_alice = access::check_forwarded(&alice(), &question, &response, before, &now);
+        assert_eq!(access::check_forwarded(&Who::Member, &question, &response, before, &now), Ok(()), "root may");
+        let Response::LeaseTimeToLive(r) = response else { panic!("{response:?}") };
+        (r.keys.len(), for_alice)
+    };
+    assert_eq!(told(&mut world), (1, Ok(())));
+    // The follower does not hear of the second key.
+    world.cut.insert(follower);
+    assert!(world.answer(leader, attach("b")).is_ok());
+    assert_eq!(told(&mut world), (2, Err(api::Error::PermissionDenied)));
+}
+
+/// Whether a downgrade could begin is asked of the leader, as in Go: who is behind does not know of one that has begun.
+/// (Seed 7 of clusters with downgrades.)
+#[test]
+fn a_member_that_is_behind_does_not_say_that_a_downgrade_could_begin() {
+    let mut world = World::new(&[1, 2, 3]);
+    let leader = world.leader();
+    let follower = if leader == 1 { 2 } else { 1 };
+    let versions = [1, 2, 3].into_iter().filter(|id| *id != leader).map(|id| (id, Some("3.7.1".to_owned())));
+    world.node(leader).member.peer_versions(&versions.collect());
+    world.pass(200);
+    let downgrade = |action: pb::downgrade_request::DowngradeAction| {
+        Request::Downgrade(pb::DowngradeRequest { action: action as i32, version: "3.6".into() })
+    };
+    let validate = || downgrade(pb::downgrade_request::DowngradeAction::Validate);
+    assert!(world.answer(follower, validate()).is_ok());
+    world.cut.insert(follower);
+    assert!(world.answer(leader, downgrade(pb::downgrade_request::DowngradeAction::Enable)).is_ok());
+    let ticket = world.ask(follower, validate());
+    assert!(!world.answers.contains_key(&ticket), "it is told of {:?}", world.answers[&ticket]);
+    world.cut.clear();
+    world.pass(1000);
+    assert_eq!(world.answers.remove(&ticket), Some(Err(api::Error::DowngradeInProcess)));
+    let again = downgrade(pb::downgrade_request::DowngradeAction::Enable);
+    assert_eq!(world.answer(follower, again), Err(api::Error::DowngradeInProcess));
 }

@@ -3,9 +3,11 @@
 //! Written from reference/semantics.md, not from the product's code. It never forgets what happened (that is what
 //! watchers are checked against), and beside it keeps what a compaction leaves (that is what HashKV sees).
 
+mod auth;
 mod hash;
 mod txn;
 
+pub use auth::{Auth, Claim, PASSWORDS, User, Wish};
 pub use txn::plain;
 
 use crate::ops::Op;
@@ -49,6 +51,10 @@ pub struct Model {
     leases: BTreeMap<i64, (i64, u64)>,
     grants: u64,
     pub alarms: BTreeSet<(u64, i32)>,
+    pub auth: Rc<Auth>,
+    pub cluster_version: Option<String>,
+    /// Where a downgrade that is enabled leads to.
+    pub downgrade: Option<String>,
     /// Revision 2 and up, in order; nothing is ever removed.
     history: Vec<Rc<Vec<Happening>>>,
 }
@@ -63,6 +69,9 @@ impl Default for Model {
             leases: BTreeMap::new(),
             grants: 0,
             alarms: BTreeSet::new(),
+            auth: Rc::default(),
+            cluster_version: None,
+            downgrade: None,
             history: Vec::new(),
         }
     }
@@ -76,10 +85,24 @@ struct Writing<'a> {
 }
 
 impl Model {
-    /// Applies the operation as etcd would. Headers hold the revision only. The error is etcd's.
+    /// As [`Model::apply_as`], where nobody asks for permissions.
     pub fn apply(&mut self, op: &Op) -> Result<Response, api::Error> {
+        self.apply_as(op, &Claim::default(), 0)
+    }
+
+    /// Applies the operation as etcd would, as whom the claim says; `index` is its entry's. Headers hold the revision only.
+    /// The error is etcd's.
+    pub fn apply_as(&mut self, op: &Op, claim: &Claim, index: u64) -> Result<Response, api::Error> {
         if op.costs() && self.full() {
             return Err(api::Error::NoSpace);
+        }
+        match op {
+            Op::Put(r) => self.check_put_permission(claim, r)?,
+            Op::Delete(r) => self.check_delete(claim, r)?,
+            Op::Txn(r) => self.check_txn(claim, r)?,
+            Op::Revoke { id } => self.check_lease(claim, *id, Wish::Write)?,
+            Op::Auth(r) => return self.apply_auth(r, claim, index),
+            Op::Grant { .. } | Op::Compact(_) | Op::Alarm(_) | Op::Downgrade(_) => {}
         }
         match op {
             Op::Put(r) => {
@@ -113,6 +136,23 @@ impl Model {
                 Ok(Response::Compact(pb::CompactionResponse { header: self.header() }))
             }
             Op::Alarm(r) => Ok(Response::Alarm(self.alarm(r))),
+            Op::Auth(_) => unreachable!("it was dealt with"),
+            Op::Downgrade(r) => {
+                self.downgrade = (!r.version.is_empty()).then(|| r.version.clone());
+                Ok(Response::Downgrade(pb::DowngradeResponse::default()))
+            }
+        }
+    }
+
+    /// Whether a downgrade to this version could begin (reference/semantics.md 10.12).
+    pub fn check_downgrade(&self, version: &str) -> Result<(), api::Error> {
+        let minor = |version: &str| version.split('.').nth(1).and_then(|minor| minor.parse::<u64>().ok());
+        let target = minor(version).ok_or(api::Error::WrongDowngradeVersionFormat)?;
+        let current = self.cluster_version.as_deref().and_then(minor).ok_or(api::Error::ClusterVersionUnavailable)?;
+        match (target + 1 == current, &self.downgrade) {
+            (false, _) => Err(api::Error::InvalidDowngradeTargetVersion),
+            (true, Some(_)) => Err(api::Error::DowngradeInProcess),
+            (true, None) => Ok(()),
         }
     }
 

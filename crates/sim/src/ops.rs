@@ -1,5 +1,9 @@
 //! What clients ask: operations that go through the log, and how they are drawn.
 
+mod auth;
+
+pub use auth::{name, root};
+
 use crate::model::Model;
 use crate::rng::Rng;
 use api::pb::etcdserverpb as pb;
@@ -19,10 +23,19 @@ pub enum Op {
     Put(pb::PutRequest),
     Delete(pb::DeleteRangeRequest),
     Txn(pb::TxnRequest),
-    Grant { id: i64, ttl: i64 },
-    Revoke { id: i64 },
+    Grant {
+        id: i64,
+        ttl: i64,
+    },
+    Revoke {
+        id: i64,
+    },
     Compact(pb::CompactionRequest),
     Alarm(pb::AlarmRequest),
+    /// Users and roles.
+    Auth(Box<Request>),
+    /// A downgrade is enabled, to a version, or cancelled.
+    Downgrade(pb::DowngradeRequest),
 }
 
 impl Op {
@@ -35,6 +48,8 @@ impl Op {
             Op::Revoke { id } => Request::LeaseRevoke(pb::LeaseRevokeRequest { id }),
             Op::Compact(r) => Request::Compact(r),
             Op::Alarm(r) => Request::Alarm(r),
+            Op::Auth(r) => *r,
+            Op::Downgrade(r) => Request::Downgrade(r),
         }
     }
 
@@ -71,6 +86,9 @@ pub struct Draw<'a> {
     /// Shortest and longest TTL of new leases, seconds.
     pub ttl: (u64, u64),
     pub big_values: bool,
+    /// There are users and roles. Then ranges end behind their begin: what Go says of permissions for others depends on the
+    /// shape of its trees.
+    pub auth: bool,
 }
 
 impl Draw<'_> {
@@ -91,12 +109,34 @@ impl Draw<'_> {
         }
     }
 
+    /// Mostly to the only version that there is to downgrade to.
+    pub fn downgrade(&mut self) -> pb::DowngradeRequest {
+        use pb::downgrade_request::DowngradeAction;
+        let action = match self.rng.below(4) {
+            0 => DowngradeAction::Validate,
+            1..=2 => DowngradeAction::Enable,
+            _ => DowngradeAction::Cancel,
+        };
+        let version = ["3.6.0", "3.6.0", "3.6.0", "3.5.0", "3.7.0", "x"][self.rng.below(6) as usize];
+        let version = if action == DowngradeAction::Cancel { "" } else { version };
+        pb::DowngradeRequest { action: action as i32, version: version.into() }
+    }
+
     pub fn key(&mut self) -> Bytes {
         Bytes::from(format!("k{:02}", self.rng.below(KEYS)))
     }
 
-    /// The end of a range: one key, up to a key, or everything above.
-    pub fn end(&mut self) -> Bytes {
+    /// A key, or a range: up to a key, or everything above.
+    pub fn span(&mut self) -> (Bytes, Bytes) {
+        let (key, end) = (self.key(), self.end());
+        match self.auth && end.len() > 1 && end <= key {
+            true if end == key => (key, Bytes::new()),
+            true => (end, key),
+            false => (key, end),
+        }
+    }
+
+    fn end(&mut self) -> Bytes {
         match self.rng.below(8) {
             0..=3 => Bytes::new(),
             4..=6 => self.key(),
@@ -150,7 +190,7 @@ impl Draw<'_> {
     }
 
     fn delete_request(&mut self) -> pb::DeleteRangeRequest {
-        let (key, range_end) = (self.key(), self.end());
+        let (key, range_end) = self.span();
         pb::DeleteRangeRequest { key, range_end, prev_kv: self.rng.one_in(3) }
     }
 
@@ -169,11 +209,8 @@ impl Draw<'_> {
     pub fn range_request(&mut self) -> pb::RangeRequest {
         let old = self.rng.one_in(3);
         let back = self.rng.below(40) as i64;
-        let (key, range_end) = if self.rng.one_in(3) {
-            (Bytes::from_static(&[0]), Bytes::from_static(&[0]))
-        } else {
-            (self.key(), self.end())
-        };
+        let (key, range_end) =
+            if self.rng.one_in(3) { (Bytes::from_static(&[0]), Bytes::from_static(&[0])) } else { self.span() };
         pb::RangeRequest {
             key,
             range_end,
@@ -233,12 +270,7 @@ impl Draw<'_> {
             3 => (CompareTarget::Lease, TargetUnion::Lease(self.lease())),
             _ => (CompareTarget::Value, TargetUnion::Value(self.value())),
         };
-        pb::Compare {
-            result: result as i32,
-            target: target as i32,
-            key: self.key(),
-            target_union: Some(union),
-            range_end: self.end(),
-        }
+        let (key, range_end) = self.span();
+        pb::Compare { result: result as i32, target: target as i32, key, target_union: Some(union), range_end }
     }
 }

@@ -1,14 +1,16 @@
 //! The watch hub's room: the shipping hub behind a bounded inbox, as the driver feeds it, and clients that read its
 //! streams at their own pace, come back after their stream ended, and check every response.
 
-use crate::model::Model;
-use crate::ops::Draw;
+use crate::model::{Auth, Model};
+use crate::ops::{self, Draw};
 use crate::rng::Rng;
 use crate::watchers::{Spec, Watcher};
 use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
 use pb::watch_request::RequestUnion;
+use server::Who;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 use store::watch::{Config, Effect, HistoryJob, HistoryResult, Hub, Input, OUTBOX_MAX, StreamId};
 use store::{Applied, Change};
 
@@ -17,9 +19,28 @@ const CHANNEL: usize = OUTBOX_MAX + 64;
 /// Watchers that a client keeps at once.
 const WATCHERS_MAX: usize = 6;
 
+/// What becomes of a watch that somebody asks for now.
+pub struct Permission {
+    /// By the shipping check.
+    pub seen: Result<(), api::Error>,
+    /// By the model.
+    pub expected: Result<(), api::Error>,
+    /// By whose rules.
+    pub auth: Rc<Auth>,
+}
+
+/// Says so.
+pub type Permit<'a> = &'a dyn Fn(&Who, &pb::WatchCreateRequest) -> Permission;
+
+/// Where there are no users.
+pub fn anybody(_: &Who, _: &pb::WatchCreateRequest) -> Permission {
+    Permission { seen: Ok(()), expected: Ok(()), auth: Rc::default() }
+}
+
 /// One client's stream.
-struct Client {
+pub struct Client {
     stream: StreamId,
+    who: Who,
     /// What the network holds on its way to the hub.
     requests: VecDeque<Input>,
     /// What the transport holds on its way to the client.
@@ -28,6 +49,8 @@ struct Client {
     outstanding: usize,
     /// Asked, in order, and not answered.
     creating: VecDeque<Spec>,
+    /// Of those of them that the hub has seen.
+    permissions: VecDeque<Permission>,
     watchers: BTreeMap<i64, Watcher>,
     /// Cancelled by the server; the ids stay taken.
     ended: BTreeSet<i64>,
@@ -50,6 +73,7 @@ pub struct Streams {
     pub delivered: u64,
     pub gaps: u64,
     pub compacted: u64,
+    pub forbidden: u64,
 }
 
 fn new_hub(applied: &Applied, progress_interval_ms: u64) -> Hub {
@@ -80,15 +104,18 @@ impl Streams {
             delivered: 0,
             gaps: 0,
             compacted: 0,
+            forbidden: 0,
         };
         for _ in 0..clients {
             let slowness = [1, 1, 2, 30][rng.below(4) as usize];
             streams.clients.push(Client {
                 stream: StreamId(0),
+                who: ops::root(),
                 requests: VecDeque::new(),
                 responses: VecDeque::new(),
                 outstanding: 0,
                 creating: VecDeque::new(),
+                permissions: VecDeque::new(),
                 watchers: BTreeMap::new(),
                 ended: BTreeSet::new(),
                 slowness,
@@ -116,6 +143,7 @@ impl Streams {
         client.responses.clear();
         client.outstanding = 0;
         client.ended.clear();
+        client.permissions.clear();
         client.requests.push_back(Input::Open { stream, now_ms, jitter_ms: stream.0 % 30 });
         let lost = std::mem::take(&mut client.creating).into_iter();
         let resumed = std::mem::take(&mut client.watchers).into_values().map(|w| {
@@ -138,6 +166,20 @@ impl Streams {
         let client = &mut self.clients[at];
         let request = pb::WatchRequest { request_union: Some(union) };
         client.requests.push_back(Input::Request { stream: client.stream, request, permitted: Ok(()) });
+    }
+
+    /// A client goes elsewhere, with all its watchers.
+    pub fn leave(&mut self, rng: &mut Rng) -> Option<Client> {
+        let clients = self.clients.len() as u64;
+        let client = (clients > 0).then(|| self.clients.swap_remove(rng.below(clients) as usize))?;
+        self.inbox.push_back(Input::Close { stream: client.stream });
+        Some(client)
+    }
+
+    /// A client comes from elsewhere; its watchers go on where they were.
+    pub fn welcome(&mut self, client: Client, now_ms: u64) {
+        self.clients.push(client);
+        self.connect(self.clients.len() - 1, now_ms);
     }
 
     // ---- the core's end, as `driver::hub::Feed` ---------------------------------------------------------------
@@ -172,7 +214,7 @@ impl Streams {
     // ---- the hub's thread -------------------------------------------------------------------------------------
 
     /// Handles up to `n` inputs, then gives credit and tells the time.
-    pub fn pump(&mut self, n: usize, now_ms: u64) {
+    pub fn pump(&mut self, n: usize, now_ms: u64, permit: Permit<'_>) {
         let mut effects = Vec::new();
         for client in &mut self.clients {
             while self.inbox.len() < self.capacity
@@ -182,7 +224,8 @@ impl Streams {
             }
         }
         for _ in 0..n {
-            let Some(input) = self.inbox.pop_front() else { break };
+            let Some(mut input) = self.inbox.pop_front() else { break };
+            self.permit(&mut input, permit);
             self.hub.handle(input, &mut effects);
             self.carry_out(&mut effects, now_ms);
         }
@@ -196,6 +239,16 @@ impl Streams {
         }
         self.hub.handle(Input::Tick { now_ms }, &mut effects);
         self.carry_out(&mut effects, now_ms);
+    }
+
+    /// As the driver's hub: who may watch is looked up when the request is handled.
+    fn permit(&mut self, input: &mut Input, permit: Permit<'_>) {
+        let Input::Request { stream, request, permitted } = input else { return };
+        let Some(RequestUnion::CreateRequest(r)) = &request.request_union else { return };
+        let Some(client) = self.clients.iter_mut().find(|client| client.stream == *stream) else { return };
+        let permission = permit(&client.who, r);
+        *permitted = permission.seen.clone();
+        client.permissions.push_back(permission);
     }
 
     fn carry_out(&mut self, effects: &mut Vec<Effect>, now_ms: u64) {
@@ -260,7 +313,12 @@ impl Streams {
                 let watch_id = ids[draw.rng.below(ids.len() as u64) as usize];
                 self.request(at, RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id }));
             }
-            _ => self.disconnect(at, now_ms),
+            _ => {
+                if draw.auth {
+                    self.clients[at].who = draw.who();
+                }
+                self.disconnect(at, now_ms);
+            }
         }
     }
 
@@ -286,6 +344,7 @@ impl Streams {
         let client = &mut self.clients[at];
         let id = response.watch_id;
         if response.created {
+            self.forbidden += u64::from(client.is_forbidden());
             return client.created(response, model);
         }
         if response.canceled {
@@ -324,8 +383,8 @@ impl Streams {
     }
 
     /// Without faults and with everyone reading, nobody is owed anything in the end. True when all is quiet.
-    pub fn drain(&mut self, model: &Model, now_ms: u64) -> Result<bool, String> {
-        self.pump(usize::MAX, now_ms);
+    pub fn drain(&mut self, model: &Model, now_ms: u64, permit: Permit<'_>) -> Result<bool, String> {
+        self.pump(usize::MAX, now_ms, permit);
         for at in 0..self.clients.len() {
             self.read_all(at, model)?;
         }
@@ -347,9 +406,22 @@ impl Streams {
 }
 
 impl Client {
+    /// Watchers that it has.
+    pub fn watchers(&self) -> u64 {
+        self.watchers.len() as u64
+    }
+
+    /// Whether the watch whose answer comes next is not for this client.
+    fn is_forbidden(&self) -> bool {
+        self.permissions.front().is_some_and(|permission| permission.expected.is_err())
+    }
+
     fn created(&mut self, response: pb::WatchResponse, model: &Model) -> Result<(), String> {
         let Some(spec) = self.creating.pop_front() else { return Err(format!("{response:?} that nobody asked for")) };
-        let refused = spec.is_refused(|id| self.watchers.contains_key(&id) || self.ended.contains(&id));
+        let Some(permission) = self.permissions.pop_front() else { return Err(format!("{response:?} too early")) };
+        let name = ops::name(&self.who).to_owned();
+        let refused = permission.expected.is_err()
+            || spec.is_refused(|id| self.watchers.contains_key(&id) || self.ended.contains(&id));
         match response.canceled {
             true if refused && response.watch_id == -1 && !response.cancel_reason.is_empty() => Ok(()),
             false if !refused && !self.watchers.contains_key(&response.watch_id) => {
@@ -357,7 +429,7 @@ impl Client {
                 if spec.request.watch_id != 0 && spec.request.watch_id != id {
                     return Err(format!("{spec:?} was given the id {id}"));
                 }
-                self.watchers.insert(id, Watcher::created(spec, &response, model)?);
+                self.watchers.insert(id, Watcher::created(spec, &response, model, (name, permission.auth))?);
                 Ok(())
             }
             _ => Err(format!("{spec:?} is answered by {response:?} (to be refused: {refused})")),
@@ -367,9 +439,10 @@ impl Client {
 
 fn draw_spec(draw: &mut Draw<'_>) -> Spec {
     use pb::watch_create_request::FilterType;
+    let (key, range_end) = draw.span();
     let mut request = pb::WatchCreateRequest {
-        key: draw.key(),
-        range_end: draw.end(),
+        key,
+        range_end,
         prev_kv: draw.rng.one_in(3),
         progress_notify: draw.rng.one_in(2),
         fragment: draw.rng.one_in(4),

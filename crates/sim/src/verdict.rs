@@ -6,9 +6,9 @@
 //! and what became of an operation that was answered with a timeout. Both are decided by the published changes.
 
 use crate::clocks::Clocks;
-use crate::model::{Happening, Model, plain};
+use crate::model::{Auth, Happening, Model, User, plain};
 use crate::ops::Op;
-use api::pb::etcdserverpb as pb;
+use api::pb::{authpb, etcdserverpb as pb};
 use server::Response;
 use std::collections::BTreeMap;
 use store::{Applied, Change, Event, Prev};
@@ -246,6 +246,10 @@ fn is_same(event: &Event, happening: &Happening) -> bool {
     matches!(event, Event::Delete { .. }) == happening.delete && **event.kv() == happening.kv && prev
 }
 
+fn text(name: &bytes::Bytes) -> String {
+    String::from_utf8_lossy(name).into_owned()
+}
+
 /// Everything that can be seen of a state.
 ///
 /// # Errors
@@ -263,6 +267,21 @@ pub fn compare(model: &Model, applied: &Applied) -> Result<(), String> {
     let alarms = applied.alarms().iter().map(|a| (a.member_id, a.alarm)).collect();
     if model.alarms != alarms {
         return Err(format!("alarms are {alarms:?}, the model has {:?}", model.alarms));
+    }
+    let auth = applied.auth();
+    let user = |user: &authpb::User| {
+        let no_password = user.options.is_some_and(|options| options.no_password);
+        let roles = user.roles.iter().cloned().collect();
+        (text(&user.name), User { password: user.password.clone(), no_password, roles })
+    };
+    let seen = Auth {
+        enabled: auth.is_enabled(),
+        revision: auth.revision(),
+        users: auth.users().map(user).collect(),
+        roles: auth.roles().map(|role| (text(&role.name), role.key_permission.clone())).collect(),
+    };
+    if seen != *model.auth {
+        return Err(format!("users and roles are {seen:?}, the model has {:?}", model.auth));
     }
     let everything = pb::RangeRequest { key: vec![0].into(), range_end: vec![0].into(), ..Default::default() };
     let mut seen = Response::Range(applied.range(&everything).map_err(|e| e.to_string())?);

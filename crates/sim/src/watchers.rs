@@ -3,11 +3,13 @@
 //! Checked: no event lost, doubled or out of order; a revision's events together; previous values right or compacted
 //! away; nothing before `created` and nothing after `canceled`; progress never ahead of what was delivered.
 
-use crate::model::{Model, covers};
+use crate::cluster::permissions;
+use crate::model::{Auth, Model, covers};
 use api::pb::etcdserverpb as pb;
 use api::pb::mvccpb;
 use bytes::Bytes;
 use pb::watch_create_request::FilterType;
+use std::rc::Rc;
 
 /// What a client asked for.
 #[derive(Clone, Debug)]
@@ -23,6 +25,8 @@ pub struct Watcher {
     pub cursor: i64,
     /// Events of a response that comes in fragments.
     parts: Vec<mvccpb::Event>,
+    /// Who watches, and who might what when the watch began: that is when etcd asks.
+    rights: (String, Rc<Auth>),
 }
 
 impl Spec {
@@ -43,13 +47,18 @@ impl Spec {
 
 impl Watcher {
     /// The answer to the create request came.
-    pub fn created(spec: Spec, response: &pb::WatchResponse, model: &Model) -> Result<Watcher, String> {
+    pub fn created(
+        spec: Spec,
+        response: &pb::WatchResponse,
+        model: &Model,
+        rights: (String, Rc<Auth>),
+    ) -> Result<Watcher, String> {
         let revision = response.header.as_ref().map_or(0, |h| h.revision);
         if revision > model.revision || !response.events.is_empty() {
             return Err(format!("a watcher was created by {response:?}, the model is at {}", model.revision));
         }
         let start = spec.request.start_revision;
-        Ok(Watcher { cursor: if start == 0 { revision + 1 } else { start }, spec, parts: Vec::new() })
+        Ok(Watcher { cursor: if start == 0 { revision + 1 } else { start }, spec, parts: Vec::new(), rights })
     }
 
     /// Whether the watcher is still owed something up to `revision`.
@@ -74,6 +83,7 @@ impl Watcher {
         let mut expected = happened.filter(|h| self.spec.wants(h.delete, &h.kv.key));
         for event in &events {
             let Some(h) = expected.next() else { return Err(format!("{event:?} did not happen, or not then")) };
+            permissions::shown_key(&self.rights.1, &self.rights.0, &h.kv.key)?;
             self.check_event(event, h.delete, &h.kv, h.prev.as_ref(), model)?;
         }
         match expected.next() {

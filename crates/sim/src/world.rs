@@ -13,7 +13,7 @@ use crate::clocks::Clocks;
 use crate::model::Model;
 use crate::ops::Draw;
 use crate::rng::Rng;
-use crate::streams::Streams;
+use crate::streams::{Streams, anybody};
 use crate::verdict::Asked;
 use asks::Call;
 use disk::{Crash, Fault, SimDisk, SimOptions};
@@ -314,6 +314,7 @@ impl World {
             member_id: MEMBER_ID,
             ttl: self.plan.ttl,
             big_values: self.plan.big_values,
+            auth: false,
         }
     }
 
@@ -359,13 +360,14 @@ impl World {
                     member_id: MEMBER_ID,
                     ttl: self.plan.ttl,
                     big_values: false,
+                    auth: false,
                 };
                 streams.act(&mut draw, now_ms);
-                streams.pump(n, now_ms);
+                streams.pump(n, now_ms, &anybody);
             }
             2 => streams.read(&mut self.rng, &self.model)?,
             3 => return self.read_history(),
-            _ => streams.pump(n, now_ms),
+            _ => streams.pump(n, now_ms, &anybody),
         }
         self.capture_prev();
         let (events, gaps) = self.streams.as_ref().map_or((0, 0), |s| (s.delivered, s.gaps));
@@ -414,7 +416,7 @@ impl World {
             self.look_at_images()?;
             self.read_history()?;
             let quiet = match &mut self.streams {
-                Some(streams) => streams.drain(&self.model, self.now_ms)?,
+                Some(streams) => streams.drain(&self.model, self.now_ms, &anybody)?,
                 None => true,
             };
             self.capture_prev();

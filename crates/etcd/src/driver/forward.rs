@@ -9,12 +9,11 @@ use super::{Inbox, Shared, Ticket, spawn};
 use api::pb::etcdserverpb as pb;
 use rpc::peer::{self, Asker, Connector, MemberInfo, Unanswered, Url};
 use server::member::Outcome;
-use server::{Fatal, Request, Response, Who};
+use server::{Fatal, Request, Response, Who, access};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use store::Applied;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -83,8 +82,11 @@ async fn work(job: Job, shared: Arc<Shared>, asker: Asker, limit: Duration, wait
         Job::Leader { ticket, who, request } => {
             let before = shared.applied.load_full();
             let outcome = timeout(limit, ask(&shared, &asker, &who, &request)).await;
-            let outcome =
-                outcome.map(|outcome| outcome.and_then(|response| still(&shared, &before, &request, response)));
+            let (revision, now) = (before.auth().revision(), shared.applied.load());
+            let checked = |response: Response| {
+                access::check_forwarded(&who, &request, &response, revision, &now).map(|()| response)
+            };
+            let outcome = outcome.map(|outcome| outcome.and_then(checked));
             let late = match shared.leader_id.load(Ordering::Relaxed) {
                 0 => api::Error::NoLeader,
                 _ => api::Error::Timeout,
@@ -122,16 +124,6 @@ async fn versions(shared: &Shared, asker: &Asker) -> BTreeMap<u64, Option<String
         });
     }
     asking.join_all().await.into_iter().collect()
-}
-
-/// The keys of a lease are not told if users and roles have changed since they were asked for.
-fn still(shared: &Shared, before: &Applied, request: &Request, response: Response) -> Outcome {
-    let now = shared.applied.load();
-    let changed = now.auth().is_enabled() && now.auth().revision() != before.auth().revision();
-    match request {
-        Request::LeaseTimeToLive(r) if r.keys && changed => Err(api::Error::AuthOldRevision),
-        _ => Ok(response),
-    }
 }
 
 /// Asks until somebody answers; whoever calls sets the limit.

@@ -80,7 +80,9 @@ impl<T> Member<T> {
             self.publish_at(mark);
             failpoint::point!("afterWritebackBuf");
         }
-        self.release_reads();
+        if self.release_reads() {
+            return self.turn();
+        }
         self.start_checkpoint();
         Ok(())
     }
@@ -153,7 +155,9 @@ impl<T> Member<T> {
         }
     }
 
-    fn release_reads(&mut self) {
+    /// Whether one of them was a question that leads to a proposal.
+    fn release_reads(&mut self) -> bool {
+        let mut proposed = false;
         let applied = self.applied.index();
         let mut waiting = std::collections::VecDeque::new();
         for (index, mut reads) in std::mem::take(&mut self.reads_confirmed) {
@@ -168,11 +172,16 @@ impl<T> Member<T> {
                 match request {
                     Request::LeaseKeepAlive(r) => self.keep_alive(ticket, &who, r.id),
                     Request::LeaseTimeToLive(r) => self.time_to_live(ticket, &who, &r),
+                    Request::Downgrade(r) => {
+                        self.judge_downgrade(ticket, &who, &r);
+                        proposed = true;
+                    }
                     request => self.out.push(Output::Read { ticket, who, request }),
                 }
             }
         }
         self.reads_confirmed = waiting;
+        proposed
     }
 
     /// Whether an answer rests on this member's leadership alone, and not on what it has applied (etcd

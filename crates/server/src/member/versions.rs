@@ -1,7 +1,7 @@
 //! Attributes, cluster version, storage version and downgrade (reference/semantics.md 10.12, 11.7, 11.10).
 
 use super::{Internal, Member, Output, request_timeout_ms};
-use crate::{Response, Who};
+use crate::{Request, Response, Who};
 use api::pb::etcdserverpb::downgrade_request::DowngradeAction;
 use api::pb::{etcdserverpb as pb, membershippb};
 use api::version::{self, Version};
@@ -193,19 +193,33 @@ impl<T> Member<T> {
         match DowngradeAction::try_from(request.action) {
             Err(_) => Err((ticket, api::Error::Other("etcdserver: unknown method".into()))),
             Ok(_) if self.is_leaderless() => Err((ticket, api::Error::NoLeader)),
-            Ok(DowngradeAction::Validate) => match self.check_downgrade(&request.version) {
-                Err(e) => Err((ticket, e)),
-                Ok(_) => {
-                    let response = self.downgrade_response();
-                    self.reply(ticket, Ok(Response::Downgrade(response)));
-                    Ok(())
-                }
-            },
-            Ok(DowngradeAction::Enable) => match self.check_downgrade(&request.version) {
-                Err(e) => Err((ticket, e)),
-                Ok(target) => self.set_downgrade(ticket, who, true, target.to_string()),
-            },
             Ok(DowngradeAction::Cancel) => self.set_downgrade(ticket, who, false, String::new()),
+            Ok(_) if failpoint::mutant!("downgradeJudgedAtOnce") => {
+                self.judge_downgrade(ticket, who, &request);
+                Ok(())
+            }
+            // What was enabled before, wherever it was, must be known here (Go's `LinearizableReadNotify`).
+            Ok(DowngradeAction::Validate | DowngradeAction::Enable) => {
+                self.read(ticket, who, Request::Downgrade(request))
+            }
+        }
+    }
+
+    /// This member has applied what was committed when it was asked.
+    pub(super) fn judge_downgrade(&mut self, ticket: T, who: &Who, request: &pb::DowngradeRequest) {
+        let outcome = match self.check_downgrade(&request.version) {
+            Err(e) => Err((ticket, e)),
+            Ok(target) if request.action() == DowngradeAction::Enable => {
+                self.set_downgrade(ticket, who, true, target.to_string())
+            }
+            Ok(_) => {
+                let response = self.downgrade_response();
+                self.reply(ticket, Ok(Response::Downgrade(response)));
+                Ok(())
+            }
+        };
+        if let Err((ticket, e)) = outcome {
+            self.reply(ticket, Err(e));
         }
     }
 

@@ -6,9 +6,23 @@ use super::world::{Event, World};
 use disk::Crash;
 use server::Fatal;
 use server::member::JobKind;
+use std::path::Path;
 
 /// A machine that crashes while it comes up does so at most this often in a row.
 const BOOT_CRASHES_MAX: u64 = 3;
+
+/// Files that have checksums, and that of which some pages have.
+fn is_checked(path: &Path) -> bool {
+    let ends = |ext: &str| path.extension().is_some_and(|e| e == ext);
+    ends("wal") || ends("snap") || path.ends_with("db")
+}
+
+/// Whether a byte of the page store is in one of its meta pages, which have checksums; others have none.
+fn in_meta(at: usize) -> bool {
+    const PAGE: usize = 4096;
+    const HEADER_AND_META: usize = 16 + 64;
+    at < 2 * PAGE && at % PAGE < HEADER_AND_META
+}
 
 fn term(node: &Node) -> u64 {
     node.process.as_ref().map_or(0, |process| process.member.raft().basic_status().hard_state.term)
@@ -44,8 +58,40 @@ impl World {
             Fault::Break => self.break_link(id, &ids),
             Fault::SlowDisk => self.slow_disk(id),
             Fault::BadDisk => self.bad_disk(id),
+            Fault::Rot => self.rot(id),
         }
         Ok(())
+    }
+
+    /// Some bytes of one file change, under the running process or while it is down: of files that have checksums, and of
+    /// pages that have. One member rots until it is replaced.
+    fn rot(&mut self, id: u64) {
+        let id = self.nodes.values().find(|node| node.rotten).map_or(id, |node| node.id);
+        let quorum = self.members.1.iter().filter(|m| !m.is_learner).count() >= 3;
+        let all = self.members.1.iter().all(|m| self.nodes.contains_key(&m.id));
+        let (a_file, at, xor, bytes) = (self.rng.draw(), self.rng.draw(), self.rng.draw(), 1 + self.rng.below(3));
+        let Some(node) = self.nodes.get_mut(&id).filter(|_| quorum && all) else { return };
+        let files: Vec<_> = node.disk.list().into_iter().filter(|path| is_checked(path)).collect();
+        if files.is_empty() {
+            return;
+        }
+        let path = &files[(a_file % files.len() as u64) as usize];
+        let content = node.disk.read_whole(path).unwrap_or_default();
+        let database = path.ends_with("db");
+        let candidates: Vec<usize> =
+            (0..content.len()).filter(|at| if database { in_meta(*at) } else { content[*at] != 0 }).collect();
+        if candidates.is_empty() {
+            return;
+        }
+        let first = (at % candidates.len() as u64) as usize;
+        let xor = 1 + (xor % 255) as u8;
+        let spots: Vec<usize> = candidates[first..].iter().take(bytes as usize).copied().collect();
+        for at in &spots {
+            node.rotten |= node.disk.corrupt(path, *at as u64, xor);
+        }
+        let kind = if database { 2 } else { usize::from(path.extension().is_some_and(|ext| ext == "snap")) };
+        self.report.rotted[kind] += 1;
+        self.say(|| format!("{id:x}: bytes {spots:?} of {} are others", path.display()));
     }
 
     /// Who leads, or believes so.
@@ -116,9 +162,10 @@ impl World {
     /// The member's storage failed: it must have a reason.
     pub(super) fn died(&mut self, id: u64, e: &Fatal) -> Result<(), String> {
         let node = &self.nodes[&id];
-        if !node.armed && !node.disk.crashed() {
+        if !node.armed && !node.rotten && !node.disk.crashed() {
             return Err(format!("{id:x} stopped without a fault: {e}"));
         }
+        self.report.rot_refused += u64::from(node.rotten && !node.armed && !node.disk.crashed());
         self.say(|| format!("{id:x}: stopped: {e}"));
         self.report.died += 1;
         let crash = self.draw_crash();
@@ -155,6 +202,7 @@ impl World {
         match node.boot(now_us, &mut self.rng, &self.plan) {
             Ok(effects) => {
                 self.say(|| format!("{id:x}: comes up"));
+                self.report.rot_survived += u64::from(self.nodes[&id].rotten);
                 let life = self.nodes[&id].life;
                 self.came_up(id)?;
                 if self.lives(id, life) { self.over(id, effects) } else { Ok(()) }
@@ -164,6 +212,12 @@ impl World {
                 self.report.crashes += 1;
                 let (crash, downtime) = (self.draw_crash(), self.lasts());
                 self.queue.after(downtime, Event::Restart(id, crash));
+                Ok(())
+            }
+            Err(e) if node.rotten => {
+                self.say(|| format!("{id:x}: refuses what it finds: {e}"));
+                self.report.rot_refused += 1;
+                self.queue.after(1_000_000, Event::Replace(id));
                 Ok(())
             }
             Err(e) => Err(format!("{id:x} does not come back: {e}")),

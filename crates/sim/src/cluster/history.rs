@@ -4,12 +4,13 @@
 //! states and events are then held against the model at that index: nothing is left to be guessed.
 
 use super::Report;
-use crate::model::Model;
+use crate::model::{Claim, Model};
 use crate::ops::Op;
 use crate::verdict::Outcome;
 use api::pb::etcdserverpb as pb;
 use api::raft::{Entry, EntryKind};
 use prost::Message as _;
+use server::Request;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -20,6 +21,8 @@ pub struct Committed {
     /// Who asked for it; 0 for entries of raft's own and changes of membership.
     pub id: u64,
     pub op: Option<Op>,
+    /// As whom it is asked for.
+    pub claim: Claim,
     /// What the model says of it.
     pub outcome: Option<Outcome>,
     /// A client was told of it.
@@ -84,7 +87,7 @@ impl History {
         if entry.index != self.last_index() + 1 {
             return Err(format!("{entry:?} was applied, nobody applied what is before it: {}", self.last_index()));
         }
-        let (id, op) = decode(entry)?;
+        let Decoded { id, claim, op, cluster_version } = decode(entry)?;
         if id != 0 && !self.ids.insert(id) {
             return Err(format!("the request {id:x} is applied a second time, by {entry:?}"));
         }
@@ -94,16 +97,30 @@ impl History {
             return Err(format!("its client was told that this was not proposed: {op:?}"));
         }
         let mut model = Model::clone(self.newest());
-        let outcome = op.as_ref().map(|op| model.apply(op));
+        if cluster_version.is_some() {
+            model.cluster_version = cluster_version;
+        }
+        let outcome = op.as_ref().map(|op| model.apply_as(op, &claim, entry.index));
         self.models.push(Rc::new(model));
-        self.log.push(Committed { entry: entry.clone(), id, op, outcome, claimed: false });
+        self.log.push(Committed { entry: entry.clone(), id, op, claim, outcome, claimed: false });
         Ok(true)
     }
 
     /// What the log says of a run.
     pub fn sum_up(&self, report: &mut Report) {
-        for (committed, model) in self.log.iter().zip(&self.models[1..]) {
+        for ((committed, before), model) in self.log.iter().zip(&self.models).zip(&self.models[1..]) {
             let ok = committed.outcome.as_ref().is_some_and(Result::is_ok);
+            report.lowered += u64::from(model.cluster_version < before.cluster_version);
+            report.raised +=
+                u64::from(before.cluster_version.is_some() && model.cluster_version > before.cluster_version);
+            report.downgrades += u64::from(model.downgrade.is_some() && before.downgrade.is_none());
+            report.auth_changes += u64::from(model.auth.revision > before.auth.revision);
+            report.auth_enabled += u64::from(model.auth.enabled && !before.auth.enabled);
+            match committed.outcome {
+                Some(Err(api::Error::PermissionDenied | api::Error::UserEmpty)) => report.forbidden_at_apply += 1,
+                Some(Err(api::Error::AuthOldRevision)) => report.outdated += 1,
+                _ => {}
+            }
             match &committed.op {
                 Some(Op::Txn(_)) if !ok => report.failed_txns += 1,
                 Some(Op::Compact(r)) if ok => {
@@ -144,12 +161,12 @@ impl History {
         range: std::ops::RangeInclusive<u64>,
         prefix: u64,
         op: &Op,
-        fits: impl Fn(&Outcome) -> bool,
+        fits: impl Fn(&Outcome, &Claim) -> bool,
     ) -> Option<u64> {
         for index in range {
             let found = self.log.get_mut((index as usize).checked_sub(1)?)?;
             let is_it = !found.claimed && found.id >> 48 == prefix & 0xffff && found.op.as_ref() == Some(op);
-            if is_it && found.outcome.as_ref().is_some_and(&fits) {
+            if is_it && found.outcome.as_ref().is_some_and(|outcome| fits(outcome, &found.claim)) {
                 found.claimed = true;
                 return Some(index);
             }
@@ -158,13 +175,24 @@ impl History {
     }
 }
 
-/// The request's id and what the model makes of it.
-pub fn decode(entry: &Entry) -> Result<(u64, Option<Op>), String> {
+/// What an entry asks for.
+#[derive(Default)]
+struct Decoded {
+    id: u64,
+    claim: Claim,
+    /// What the model makes of it.
+    op: Option<Op>,
+    cluster_version: Option<String>,
+}
+
+fn decode(entry: &Entry) -> Result<Decoded, String> {
     if entry.kind != EntryKind::Normal || entry.data.is_empty() {
-        return Ok((0, None));
+        return Ok(Decoded::default());
     }
     let r = pb::InternalRaftRequest::decode(entry.data.clone()).map_err(|e| format!("{entry:?}: {e}"))?;
-    let id = r.header.map_or(r.id, |header| header.id);
+    let header = r.header.clone().unwrap_or_default();
+    let id = if header.id == 0 { r.id } else { header.id };
+    let claim = Claim { user: header.username, revision: header.auth_revision };
     let op = r
         .put
         .map(Op::Put)
@@ -174,5 +202,30 @@ pub fn decode(entry: &Entry) -> Result<(u64, Option<Op>), String> {
         .or(r.lease_grant.map(|g| Op::Grant { id: g.id, ttl: g.ttl }))
         .or(r.lease_revoke.map(|r| Op::Revoke { id: r.id }))
         .or(r.alarm.map(Op::Alarm));
-    Ok((id, op))
+    let auth = r
+        .authenticate
+        .map(Request::AssignToken)
+        .or(r.auth_enable.map(Request::AuthEnable))
+        .or(r.auth_disable.map(Request::AuthDisable))
+        .or(r.auth_status.map(Request::AuthStatus))
+        .or(r.auth_user_add.map(Request::UserAdd))
+        .or(r.auth_user_get.map(Request::UserGet))
+        .or(r.auth_user_list.map(Request::UserList))
+        .or(r.auth_user_delete.map(Request::UserDelete))
+        .or(r.auth_user_change_password.map(Request::UserChangePassword))
+        .or(r.auth_user_grant_role.map(Request::UserGrantRole))
+        .or(r.auth_user_revoke_role.map(Request::UserRevokeRole))
+        .or(r.auth_role_add.map(Request::RoleAdd))
+        .or(r.auth_role_get.map(Request::RoleGet))
+        .or(r.auth_role_list.map(Request::RoleList))
+        .or(r.auth_role_delete.map(Request::RoleDelete))
+        .or(r.auth_role_grant_permission.map(Request::RoleGrantPermission))
+        .or(r.auth_role_revoke_permission.map(Request::RoleRevokePermission));
+    let downgrade = r.downgrade_info_set.map(|r| {
+        use pb::downgrade_request::DowngradeAction;
+        let action = if r.enabled { DowngradeAction::Enable } else { DowngradeAction::Cancel };
+        Op::Downgrade(pb::DowngradeRequest { action: action as i32, version: r.ver })
+    });
+    let op = op.or(auth.map(|request| Op::Auth(Box::new(request)))).or(downgrade);
+    Ok(Decoded { id, claim, op, cluster_version: r.cluster_version_set.map(|r| r.ver) })
 }

@@ -20,6 +20,7 @@ impl World {
     /// The member says that its page store holds what was asked for.
     pub(super) fn begin_image(&mut self, id: u64, call: u64) -> Result<(), String> {
         let Some(asked) = self.calls.remove(&call) else { return Err(format!("a snapshot that nobody asked: {call}")) };
+        self.check_image(id, &asked)?;
         let What::Snapshot { from } = asked.what else { return Err(format!("{asked:?} was answered with a snapshot")) };
         let node = self.nodes.get_mut(&id).expect("it lives");
         let life = node.life;

@@ -32,6 +32,7 @@ mod shadow;
 mod story;
 mod world;
 
+pub(crate) use checks::permissions;
 pub use plan::{FAULTS, Fault};
 pub use scenarios::{SCENARIOS, Scenario};
 pub use story::{Shortened, Story, shorten};
@@ -90,6 +91,29 @@ pub struct Report {
     pub retired: u64,
     pub watched: u64,
     pub gaps: u64,
+    /// Changes of users and roles; requests that were refused for want of permission: before they were proposed, when they
+    /// were applied, reads, watches; and answers to users that are not root, keys in them.
+    /// Downgrades that were enabled, and what became of the cluster's version; questions whether one could begin.
+    pub downgrades: u64,
+    pub lowered: u64,
+    pub raised: u64,
+    pub judged: u64,
+    /// Watchers that went on at another member.
+    pub moved_watchers: u64,
+    /// Files that rotted: of the log, `.snap`, databases; members that came up with one, and those that refused it; and those
+    /// that took their place.
+    pub rotted: [u64; 3],
+    pub rot_survived: u64,
+    pub rot_refused: u64,
+    pub replaced: u64,
+    pub auth_changes: u64,
+    pub auth_enabled: u64,
+    pub forbidden_at_door: u64,
+    pub forbidden_at_apply: u64,
+    pub forbidden_reads: u64,
+    pub forbidden_watches: u64,
+    pub outdated: u64,
+    pub answered_users: u64,
     pub faults: BTreeMap<Fault, u64>,
 }
 
@@ -162,6 +186,25 @@ impl Report {
             ("members retired", self.retired),
             ("watch events checked", self.watched),
             ("watch gaps", self.gaps),
+            ("downgrades enabled", self.downgrades),
+            ("downgrades judged", self.judged),
+            ("cluster versions lowered", self.lowered),
+            ("cluster versions raised", self.raised),
+            ("watchers moved to another member", self.moved_watchers),
+            ("rot in a log", self.rotted[0]),
+            ("rot in a .snap", self.rotted[1]),
+            ("rot in a database", self.rotted[2]),
+            ("rot refused", self.rot_refused),
+            ("rot survived", self.rot_survived),
+            ("rotten members replaced", self.replaced),
+            ("users and roles changed", self.auth_changes),
+            ("authentication enabled", self.auth_enabled),
+            ("forbidden at the door", self.forbidden_at_door),
+            ("forbidden when applied", self.forbidden_at_apply),
+            ("forbidden reads", self.forbidden_reads),
+            ("forbidden watches", self.forbidden_watches),
+            ("refused for an old auth revision", self.outdated),
+            ("answers to users other than root", self.answered_users),
         ];
         let faults = FAULTS.map(|fault| (format!("fault {fault:?}"), self.faults.get(&fault).copied().unwrap_or(0)));
         named.map(|(name, figure)| (name.to_owned(), figure)).into_iter().chain(faults)

@@ -17,7 +17,7 @@ use crate::streams::Streams;
 use api::raft::Message;
 use disk::{SimDisk, SimOptions};
 use server::member::{Beginning, BootConfig, CheckpointDone, CheckpointJob, Choices, Config, Founder, JobKind};
-use server::{Fatal, LogTask, LogWriter, Logged, Member, Output, Request};
+use server::{Fatal, LogTask, LogWriter, Logged, Member, Output, Request, Who};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use store::Applied;
@@ -42,7 +42,7 @@ pub enum Ticket {
 /// What a member hears.
 #[derive(Debug)]
 pub enum Input {
-    Call(Ticket, Request),
+    Call(Ticket, Who, Request),
     Raft(Message),
     Unreachable(u64),
     Snapshot { to: u64, arrived: bool },
@@ -97,6 +97,8 @@ pub struct Node {
     pub slow: (u64, u64),
     /// A disk fault is armed.
     pub armed: bool,
+    /// Bytes of its files are not what was written.
+    pub rotten: bool,
     pub shadow: Shadow,
     pub streams: Option<Streams>,
     /// A database came, and is not installed yet.
@@ -127,6 +129,7 @@ impl Node {
             paused_until_us: 0,
             slow: (0, 0),
             armed: false,
+            rotten: false,
             shadow: Shadow::default(),
             streams: None,
             received: false,
@@ -265,7 +268,7 @@ impl Process {
     fn hear(&mut self, now_ms: u64, input: Input) -> Result<(), Fatal> {
         let member = &mut self.member;
         match input {
-            Input::Call(ticket, request) => member.call(now_ms, ticket, request),
+            Input::Call(ticket, who, request) => member.call_as(now_ms, ticket, &who, request),
             Input::Raft(message) => member.receive(message),
             Input::Unreachable(peer) => member.report_unreachable(peer),
             Input::Snapshot { to, arrived } => member.report_snapshot(to, arrived),

@@ -3,6 +3,7 @@
 use super::clients::What;
 use super::node::Node;
 use super::world::{Event, World};
+use crate::streams::Streams;
 use api::pb::etcdserverpb as pb;
 use disk::Crash;
 use server::Request;
@@ -32,12 +33,45 @@ impl World {
             (0, Some(id)) => Request::MemberPromote(pb::MemberPromoteRequest { id }),
             (0..=1, _) if members.len() < MEMBERS_MAX => self.addition(),
             _ if members.len() > 2 => {
-                let id = members[self.rng.below(members.len() as u64) as usize].id;
-                Request::MemberRemove(pb::MemberRemoveRequest { id })
+                let it = &members[self.rng.below(members.len() as u64) as usize];
+                // Of two voters none: whoever is left and crashes before it has heard that the other one's removal is committed
+                // needs that one's vote, and it is gone. So says the protocol; etcd, too, is stuck then.
+                let voters = members.iter().filter(|m| !m.is_learner).count();
+                if voters <= 2 && !it.is_learner {
+                    return Ok(());
+                }
+                Request::MemberRemove(pb::MemberRemoveRequest { id: it.id })
             }
             _ => return Ok(()),
         };
         self.reconfigured = true;
+        self.call(at, What::Member, request)
+    }
+
+    /// What docs/operations says of a member whose data is damaged: it is removed, and a new one takes its place.
+    pub(super) fn replace(&mut self, id: u64) -> Result<(), String> {
+        self.reconfigured = true;
+        let ids: Vec<u64> = self.nodes.values().filter(|n| n.process.is_some()).map(|n| n.id).collect();
+        let there = self.members.1.iter().any(|m| m.id == id);
+        let wanted = self.plan.members as usize;
+        if there || self.members.1.len() < wanted {
+            self.queue.after(2_000_000, Event::Replace(id));
+        } else {
+            self.report.replaced += 1;
+            return self.reconcile();
+        }
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let at = ids[self.rng.below(ids.len() as u64) as usize];
+        if there {
+            return self.call(at, What::Member, Request::MemberRemove(pb::MemberRemoveRequest { id }));
+        }
+        self.reconcile()?;
+        let mut request = self.addition();
+        if let Request::MemberAdd(r) = &mut request {
+            r.is_learner = false;
+        }
         self.call(at, What::Member, request)
     }
 
@@ -74,9 +108,21 @@ impl World {
         members.into_iter().try_for_each(|id| self.enlist(id))
     }
 
+    /// Who watched at a member that is gone goes to another, if clients do that.
+    fn find_others(&mut self, from: u64, streams: Option<Streams>) {
+        let runs = |node: &&Node| node.process.is_some() && node.streams.is_some();
+        let others: Vec<u64> = self.nodes.values().filter(runs).map(|node| node.id).collect();
+        let Some(mut streams) = streams.filter(|_| self.plan.roam && !others.is_empty()) else { return };
+        while let Some(client) = streams.leave(&mut self.rng) {
+            let to = others[self.rng.below(others.len() as u64) as usize];
+            self.welcome(from, to, client);
+        }
+    }
+
     /// A removed member's machine is switched off for good.
     pub(super) fn retire(&mut self, id: u64) {
-        if self.nodes.remove(&id).is_some() {
+        if let Some(mut node) = self.nodes.remove(&id) {
+            self.find_others(id, node.streams.take());
             self.say(|| format!("{id:x}: is retired"));
             self.retired.insert(id);
             self.calls.retain(|_, asked| asked.node != id);

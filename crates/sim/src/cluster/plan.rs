@@ -25,9 +25,11 @@ pub enum Fault {
     SlowDisk,
     /// A write or a sync fails, or the power goes in the middle of what is written.
     BadDisk,
+    /// Bytes that were synced are others, of one member at a time.
+    Rot,
 }
 
-pub const FAULTS: [Fault; 10] = [
+pub const FAULTS: [Fault; 11] = [
     Fault::Kill,
     Fault::Power,
     Fault::Blackout,
@@ -38,6 +40,7 @@ pub const FAULTS: [Fault; 10] = [
     Fault::Break,
     Fault::SlowDisk,
     Fault::BadDisk,
+    Fault::Rot,
 ];
 
 /// The mix.
@@ -85,12 +88,20 @@ pub struct Plan {
     pub job_delay_us: u64,
     pub compaction_batch: usize,
     pub quota: i64,
+    /// There are users and roles.
+    pub auth: bool,
+    /// Downgrades are enabled and cancelled.
+    pub downgrade: bool,
+    /// Watchers go on at other members.
+    pub roam: bool,
 }
 
 impl Plan {
     pub fn draw(rng: &mut Rng) -> Plan {
-        let faults = FAULTS.into_iter().filter(|_| rng.one_in(3)).collect();
-        Plan {
+        // Drawn apart: worlds without what is new stay what they were.
+        let mut more = Rng::new(rng.clone().draw());
+        let faults = FAULTS.into_iter().filter(|fault| *fault != Fault::Rot && rng.one_in(3)).collect();
+        let mut plan = Plan {
             members: [1, 3, 3, 3, 4, 5, 5][rng.below(7) as usize],
             faults,
             fault_every_us: [300_000, 1_000_000, 5_000_000][rng.below(3) as usize],
@@ -122,6 +133,14 @@ impl Plan {
             job_delay_us: [10_000, 100_000, 1_000_000][rng.below(3) as usize],
             compaction_batch: 1 + rng.below(8) as usize,
             quota: if rng.one_in(8) { 100_000 + rng.below(200_000) as i64 } else { 0 },
+            auth: more.one_in(3),
+            downgrade: more.one_in(4),
+            roam: more.one_in(2),
+        };
+        // A member that is refused its data is replaced; beside other changes that could cost the quorum.
+        if more.one_in(4) && plan.members >= 3 && !plan.reconfigure {
+            plan.faults.push(Fault::Rot);
         }
+        plan
     }
 }

@@ -34,6 +34,7 @@ fn bare(plan: &mut Plan) {
     plan.reconfigure = false;
     plan.move_leader = false;
     plan.quota = 0;
+    (plan.auth, plan.downgrade, plan.roam) = (false, false, false);
     plan.members = plan.members.max(3);
     plan.snapshot_count = 10;
     plan.catchup_entries = 5;
@@ -112,6 +113,37 @@ pub const SCENARIOS: &[Scenario] = &[
             plan.asks = 3000;
         },
         happened: |report| report.failed_txns.min(report.compactions),
+    },
+    Scenario {
+        name: "t07_users_change_while_databases_come",
+        bug: "auth revisions differed after a snapshot or a restart",
+        shape: |plan| {
+            falling_behind(plan);
+            plan.auth = true;
+        },
+        happened: |report| report.installed.min(report.auth_changes),
+    },
+    Scenario {
+        name: "t08_permissions_change_while_requests_are_under_way",
+        bug: "revocations were checked by some members, not by others",
+        shape: |plan| {
+            with(plan, &[Fault::Isolate, Fault::Pause, Fault::Kill]);
+            (plan.auth, plan.roam, plan.streams) = (true, true, 3);
+            plan.asks = 3000;
+        },
+        happened: |report| report.outdated.min(report.forbidden_at_apply).min(report.forbidden_watches),
+    },
+    Scenario {
+        name: "b01_the_newest_meta_page_rots",
+        bug: "bbolt's: the meta page before the newest one is followed into pages that were written over",
+        shape: |plan| {
+            with(plan, &[Fault::Rot, Fault::Kill, Fault::Power]);
+            plan.fault_every_us = 300_000;
+            plan.checkpoint_ms = 100;
+            plan.checkpoint_bytes = 1 << 10;
+            plan.snapshot_count = 1000;
+        },
+        happened: |report| report.rotted[2],
     },
     Scenario {
         name: "r08_leaders_fail_before_they_commit",

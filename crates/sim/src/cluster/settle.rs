@@ -36,7 +36,8 @@ impl World {
     fn sum_up(&mut self) {
         let streams = self.nodes.values().filter_map(|node| node.streams.as_ref());
         (self.report.watched, self.report.gaps) =
-            streams.fold((0, 0), |(events, gaps), s| (events + s.delivered, gaps + s.gaps));
+            streams.clone().fold((0, 0), |(events, gaps), s| (events + s.delivered, gaps + s.gaps));
+        self.report.forbidden_watches = streams.map(|s| s.forbidden).sum();
         self.report.members = self.nodes.len() as u64;
         self.report.simulated_us = self.queue.now_us();
         self.report.entries = self.history.last_index();
@@ -144,10 +145,11 @@ impl World {
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
         for id in ids {
             self.read_history(id)?;
+            let permit = self.permit(id)?;
             let Some(node) = self.nodes.get_mut(&id) else { continue };
             let now_ms = node.clock_ms(now_us);
             if let Some(streams) = &mut node.streams {
-                quiet &= streams.drain(&model, now_ms).map_err(|e| format!("{id:x}: {e}"))?;
+                quiet &= streams.drain(&model, now_ms, &permit).map_err(|e| format!("{id:x}: {e}"))?;
             }
             self.capture_prev(id);
         }

@@ -10,13 +10,13 @@ use super::plan::Plan;
 use super::queue::Queue;
 use super::{Report, Trace};
 use crate::rng::Rng;
-use crate::streams::Streams;
+use crate::streams::{Client, Permission, Streams};
 use crate::verdict::Outcome;
 use api::pb::etcdserverpb as pb;
 use api::raft::{Message, MessageType};
 use disk::{Crash, OpenOptions};
 use server::member::{CheckpointDone, JobKind, image_name};
-use server::{Fatal, LogTask, Output, Request};
+use server::{Fatal, LogTask, Output, Request, Who, access};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -45,6 +45,8 @@ pub enum Event {
     GiveUp(u64),
     /// A client asks.
     Ask,
+    /// An operator goes on with putting another member into the place of one whose data rotted.
+    Replace(u64),
     /// An operator changes the cluster.
     Operate,
     /// Something breaks; something mends.
@@ -207,6 +209,7 @@ impl World {
                 Ok(())
             }
             Event::Operate => self.operate(),
+            Event::Replace(id) => self.replace(id),
             Event::Fault => self.fault(),
             Event::Mend => {
                 self.net.mend(now_us);
@@ -351,9 +354,11 @@ impl World {
         match packet {
             Packet::Raft(_) if process.inbox.len() >= INBOX_MAX => {}
             Packet::Raft(message) => self.hear(id, Input::Raft(message)),
-            Packet::Ask(ticket, request) => self.hear(id, Input::Call(ticket, request)),
+            // Whom the asking member let in.
+            Packet::Ask(ticket, request) => self.hear(id, Input::Call(ticket, Who::Member, request)),
             Packet::Own(life, input) if life == 0 || life == node.life => self.hear(id, input),
             Packet::Answer { life, id: call, result } if life == node.life && self.calls.contains_key(&call) => {
+                let result = self.still(id, call, result)?;
                 return self.answered(id, call, result);
             }
             Packet::Own(..) | Packet::Answer { .. } => {}
@@ -476,7 +481,7 @@ impl World {
                 self.travel(id, from, Packet::Answer { life, id: call, result });
                 Ok(())
             }
-            Output::Read { ticket: Ticket::Client(call), request, .. } => self.read(id, call, &request),
+            Output::Read { ticket: Ticket::Client(call), who, request } => self.read(id, call, &who, &request),
             Output::Read { .. } => Err("a read was forwarded".into()),
             Output::Published { applied, changes } => {
                 self.publish(id, &applied)?;
@@ -635,6 +640,10 @@ impl World {
         let node = &self.nodes[&id];
         let leader = node.process.as_ref().map_or(0, |process| process.member.leader());
         let ticket = Ticket::Forwarded { from: id, life: node.life, id: call };
+        let revision = self.visible(id)?.auth().revision();
+        if let Some(asked) = self.calls.get_mut(&call) {
+            asked.auth_revision = revision;
+        }
         match self.nodes.contains_key(&leader) && leader != id {
             true => {
                 self.travel(id, leader, Packet::Ask(ticket, request));
@@ -662,6 +671,7 @@ impl World {
     fn watch(&mut self, id: u64) -> Result<(), String> {
         let (now_us, plan) = (self.queue.now_us(), &self.plan);
         let model = self.history.newest().clone();
+        let permit = self.permit(id)?;
         let node = self.nodes.get_mut(&id).expect("it lives");
         let (life, now_ms, paused) = (node.life, node.clock_ms(now_us), node.paused_until_us > now_us);
         let pause = 1 + self.rng.below(4 * plan.ask_every_us);
@@ -669,20 +679,35 @@ impl World {
         let Some(streams) = node.streams.as_mut().filter(|_| !paused) else { return Ok(()) };
         match self.rng.below(6) {
             0 if !self.peace => {
-                let (serial, ttl) = (self.next_call, plan.ttl);
+                let (serial, ttl, auth) = (self.next_call, plan.ttl, plan.auth);
                 let rng = &mut self.rng;
-                let mut draw = crate::ops::Draw { rng, model: &model, serial, member_id: id, ttl, big_values: false };
+                let mut draw =
+                    crate::ops::Draw { rng, model: &model, serial, member_id: id, ttl, big_values: false, auth };
                 streams.act(&mut draw, now_ms);
             }
             1..=2 => streams.read(&mut self.rng, &model).map_err(|e| format!("{id:x}: {e}"))?,
             3 => self.read_history(id)?,
             _ => {
                 let n = 1 + self.rng.below(8) as usize;
-                streams.pump(n, now_ms);
+                streams.pump(n, now_ms, &permit);
             }
         }
         self.capture_prev(id);
         Ok(())
+    }
+
+    /// Who may watch what at a member, by the check that its hub makes and by the model.
+    pub(super) fn permit(
+        &self,
+        id: u64,
+    ) -> Result<impl Fn(&Who, &pb::WatchCreateRequest) -> Permission + use<>, String> {
+        let visible = self.visible(id)?;
+        let model = self.history.model(visible.index()).ok_or("a member is ahead of all others")?.clone();
+        Ok(move |who: &Who, r: &pb::WatchCreateRequest| Permission {
+            seen: access::check_watch(who, r, &visible),
+            expected: model.check_watch(who, r),
+            auth: model.auth.clone(),
+        })
     }
 
     pub(super) fn read_history(&mut self, id: u64) -> Result<(), String> {
@@ -706,6 +731,31 @@ impl World {
             && let Some(on) = streams.want_prev.take()
         {
             process.member.set_capture_prev(on);
+        }
+    }
+
+    /// One of the clients that watch, at any member, up or down, goes to this one.
+    pub(super) fn move_watchers(&mut self, to: u64) {
+        let from: Vec<u64> = self.nodes.values().filter(|n| n.id != to && n.streams.is_some()).map(|n| n.id).collect();
+        if from.is_empty() {
+            return;
+        }
+        let from = from[self.rng.below(from.len() as u64) as usize];
+        let rng = &mut self.rng;
+        let streams = self.nodes.get_mut(&from).and_then(|node| node.streams.as_mut());
+        if let Some(client) = streams.and_then(|streams| streams.leave(rng)) {
+            self.welcome(from, to, client);
+        }
+    }
+
+    pub(super) fn welcome(&mut self, from: u64, to: u64, client: Client) {
+        let (now_us, watchers) = (self.queue.now_us(), client.watchers());
+        self.say(|| format!("a client with {watchers} watchers goes from {from:x} to {to:x}"));
+        let node = self.nodes.get_mut(&to).expect("it runs");
+        let now_ms = node.clock_ms(now_us);
+        if let Some(streams) = &mut node.streams {
+            streams.welcome(client, now_ms);
+            self.report.moved_watchers += watchers;
         }
     }
 

@@ -29,6 +29,11 @@ impl Model {
         Ok(response)
     }
 
+    /// A transaction that changes nothing.
+    pub fn read_txn(&self, r: &pb::TxnRequest) -> Result<pb::TxnResponse, api::Error> {
+        self.clone().txn(r)
+    }
+
     fn choose(&self, r: &pb::TxnRequest) -> Path {
         let succeeded = r.compare.iter().all(|c| self.compare(c));
         let mut path = Path { succeeded, nested: Vec::new() };
@@ -133,6 +138,25 @@ pub fn plain(response: &mut server::Response) {
         server::Response::LeaseRevoke(r) => keep(&mut r.header),
         server::Response::Alarm(r) => keep(&mut r.header),
         server::Response::Range(r) => keep(&mut r.header),
+        server::Response::AuthEnable(r) => keep(&mut r.header),
+        server::Response::AuthDisable(r) => keep(&mut r.header),
+        server::Response::AuthStatus(r) => keep(&mut r.header),
+        server::Response::UserAdd(r) => keep(&mut r.header),
+        server::Response::UserGet(r) => keep(&mut r.header),
+        server::Response::UserList(r) => keep(&mut r.header),
+        server::Response::UserDelete(r) => keep(&mut r.header),
+        server::Response::UserChangePassword(r) => keep(&mut r.header),
+        server::Response::UserGrantRole(r) => keep(&mut r.header),
+        server::Response::UserRevokeRole(r) => keep(&mut r.header),
+        server::Response::RoleAdd(r) => keep(&mut r.header),
+        server::Response::RoleGet(r) => keep(&mut r.header),
+        server::Response::RoleList(r) => keep(&mut r.header),
+        server::Response::RoleDelete(r) => keep(&mut r.header),
+        server::Response::RoleGrantPermission(r) => keep(&mut r.header),
+        server::Response::RoleRevokePermission(r) => keep(&mut r.header),
+        // Of the moment in which it is answered, which is not known.
+        server::Response::Downgrade(r) => *r = pb::DowngradeResponse::default(),
+        server::Response::TokenAssigned { response, .. } => keep(&mut response.header),
         server::Response::Txn(r) => {
             keep(&mut r.header);
             plain_txn(r);

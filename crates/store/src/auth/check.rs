@@ -37,7 +37,7 @@ impl Applied {
     /// As [`Auth::check`].
     pub fn check_delete_range(&self, claim: &Claim, r: &pb::DeleteRangeRequest) -> Checked {
         self.auth.check(claim, &r.key, &r.range_end, Wish::Write)?;
-        match r.prev_kv {
+        match r.prev_kv && !failpoint::mutant!("permissionForgotten") {
             true => self.auth.check(claim, &r.key, &r.range_end, Wish::Read),
             false => Ok(()),
         }
@@ -61,6 +61,7 @@ impl Applied {
             Some(Op::RequestRange(r)) => self.check_range(claim, r),
             Some(Op::RequestPut(r)) => self.check_put(claim, r),
             Some(Op::RequestDeleteRange(r)) => self.check_delete_range(claim, r),
+            Some(Op::RequestTxn(_)) if failpoint::mutant!("permissionOfNestedTxnSkipped") => Ok(()),
             Some(Op::RequestTxn(r)) => self.check_txn(claim, r),
             None => Ok(()),
         }

@@ -20,6 +20,14 @@ pub fn check(applied: &Applied, history: &mut History) -> Result<(), String> {
         return Err(format!("behind entry {index}: members are {members:?}, ConfState says {conf:?}"));
     }
     let version = applied.cluster_version();
+    let target = Some(applied.downgrade()).filter(|downgrade| downgrade.enabled);
+    let seen = (version, target.map(|downgrade| downgrade.target_version.as_str()));
+    if seen != (model.cluster_version.as_deref(), model.downgrade.as_deref()) {
+        let expected = (&model.cluster_version, &model.downgrade);
+        return Err(format!(
+            "behind entry {index}: cluster version and downgrade are {seen:?}, the model has {expected:?}"
+        ));
+    }
     history.agree(index, format!("{members:?}, cluster version {version:?}, downgrade {:?}", applied.downgrade()))
 }
 
