@@ -54,6 +54,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("rpc/concurrency.rs::open_watch", "the key is the service's own"),
     ("etcd/driver/auth/jwt.rs::parsed", "the key is of the operator's own file, read once at the start"),
     ("etcd/config/tls.rs::tls_version", "one of two words"),
+    ("server/member/verify.rs::parse", "one of three words"),
     ("tls/live.rs::open", "the text is the program's own; the files are read by tls/x509.rs and rustls-pki-types"),
     ("etcd/driver/memory.rs::may_lock_all", "the operating system's own words about this process"),
     ("etcd/logging/journal.rs::open", "hands a path on"),

@@ -62,7 +62,7 @@ pub const PAGE_STORE: Target = Target {
     covers: &[
         "bolt/db.rs::open",
         "bolt/db.rs::read_extent",
-        "bolt/db.rs::read_meta",
+        "bolt/db.rs::read_metas",
         "bolt/page.rs::parse",
         "bolt/view.rs::parse_bucket",
         "bolt/view.rs::read_roots",
