@@ -24,7 +24,7 @@ pub struct Receiver<T> {
     waiting: Arc<AtomicUsize>,
 }
 
-/// A queue in which at most `limit` messages wait, completions not counted against it.
+/// A queue that refuses what is asked for while `limit` messages wait, completions among them.
 pub fn queue<T>(limit: usize) -> (Sender<T>, Receiver<T>) {
     let ((tx, rx), waiting) = (unbounded(), Arc::new(AtomicUsize::new(0)));
     (Sender { tx, waiting: waiting.clone(), limit }, Receiver { rx, waiting })
