@@ -63,7 +63,7 @@ impl Side {
     ///
     /// # Panics
     /// If it never does.
-    pub async fn until_versions_settle(&self) {
+    async fn until_versions_settle(&self) {
         let end = Instant::now() + PATIENCE;
         loop {
             let status: Result<pb::StatusResponse, Status> = self.wire.unary(ask::STATUS, &pb::StatusRequest {}).await;
@@ -219,7 +219,7 @@ fn cut(text: &str) -> &str {
     &text[..end]
 }
 
-/// Holds one conversation with one program on an empty folder.
+/// Holds one conversation with one program on an empty folder, once that says its final versions.
 pub async fn hold<F>(binary: &Path, label: &str, flags: &[&str], talk: F) -> Vec<Entry>
 where
     F: AsyncFnOnce(&mut Side),
@@ -227,6 +227,7 @@ where
     let folder = TempDir::new(label);
     let server = Launch::new(binary, &folder.join("data")).with_flags(flags).start();
     let mut side = Side::open(&server).await;
+    side.until_versions_settle().await;
     talk(&mut side).await;
     side.into_entries()
 }

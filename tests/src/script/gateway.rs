@@ -58,7 +58,6 @@ fn ask_badly(side: &mut Side, path: &str, body: &str) {
 
 /// All of it but authentication.
 pub async fn talk(side: &mut Side) {
-    side.until_versions_settle().await;
     keys(side);
     transactions(side);
     leases(side);

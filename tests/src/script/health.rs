@@ -47,7 +47,6 @@ const PATHS: [&str; 24] = [
 
 /// All of it, with each alarm.
 pub async fn talk(side: &mut Side) {
-    side.until_versions_settle().await;
     for path in PATHS {
         ask(side, "GET", path, &[]);
     }
@@ -69,7 +68,6 @@ pub async fn talk(side: &mut Side) {
 
 /// Hosts and origins that are let in, and others.
 pub async fn access(side: &mut Side) {
-    side.until_versions_settle().await;
     for host in ["good.example", "good.example:2379", "evil.example", "evil.example:80", "[::1]:2379", "GOOD.example"] {
         for path in ["/health", "/version", "/v3/kv/range", "/nothing"] {
             ask(side, "GET", path, &[("Host", host)]);
@@ -86,7 +84,6 @@ pub async fn access(side: &mut Side) {
 
 /// Without `/v3/`, and all the rest.
 pub async fn talk_without_gateway(side: &mut Side) {
-    side.until_versions_settle().await;
     for path in ["/v3/kv/range", "/v3/watch", "/v3beta/kv/range", "/health", "/version"] {
         for method in ["GET", "POST", "OPTIONS"] {
             ask(side, method, path, &[]);
