@@ -1,11 +1,12 @@
-//! Short runs of the program against a real server: `OXETCD_BIN`, else ours, built now.
+//! Short runs of the program against a real server: `OXETCD_BIN`, else ours, of `OXETCD_PROGRAMS` or built now.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 fn server() -> PathBuf {
-    std::env::var_os("OXETCD_BIN").map_or_else(build, PathBuf::from)
+    let built_before = || std::env::var_os("OXETCD_PROGRAMS").map(|folder| Path::new(&folder).join("etcd"));
+    std::env::var_os("OXETCD_BIN").map(PathBuf::from).or_else(built_before).unwrap_or_else(build)
 }
 
 fn build() -> PathBuf {
