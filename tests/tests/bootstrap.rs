@@ -90,12 +90,22 @@ fn assert_refused_as_by_go(launch: &Launch, words: &str) -> String {
     assert!(ours.contains(words), "no {words:?} in {ours}");
     assert!(!launch.data_dir.exists(), "a refused start left something behind");
     if let Some(reference) = Reference::find() {
-        let theirs = launch.clone().with_binary(&reference.program("3.7", "etcd"));
-        let text = error_of(&refusal(&theirs));
+        let text = refused_by_go(&launch.clone().with_binary(&reference.program("3.7", "etcd")));
         assert!(in_order(&ours).starts_with(&in_order(&text)), "ours: {ours}\nGo's: {text}");
         std::fs::remove_dir_all(&launch.data_dir).expect("Go's leftovers can be removed");
     }
     ours
+}
+
+/// Go's asks the others for a second in all: where the machine stands still so long, it founds a cluster of its own.
+fn refused_by_go(launch: &Launch) -> String {
+    for _ in 0..3 {
+        match launch.try_start() {
+            Err(refusal) if refusal.code.is_some() => return error_of(&refusal),
+            _ => std::fs::remove_dir_all(&launch.data_dir).expect("Go's leftovers can be removed"),
+        }
+    }
+    panic!("Go's starts")
 }
 
 async fn put_soon(server: &Server, key: &str) {
@@ -140,8 +150,8 @@ async fn who_joins_must_name_the_cluster_as_it_is() {
     assert_refused_as_by_go(&launch, "too many learner members in cluster");
 }
 
-/// A peer that says what it is told to say, as often as it is asked; answers its URL. `SELF` in an answer stands for it.
-fn peer_that_says(answers: Vec<(&'static str, String)>) -> String {
+/// A peer that says what it is told to say, as often as it is asked and that late; answers its URL. `SELF` in an answer stands for it.
+fn peer_that_says(late: Duration, answers: Vec<(&'static str, String)>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("it is bound"));
     let own = url.clone();
@@ -151,6 +161,7 @@ fn peer_that_says(answers: Vec<(&'static str, String)>) -> String {
             let mut lines = BufReader::new(stream.try_clone().expect("a descriptor more")).lines();
             let asked = lines.next().and_then(Result::ok).unwrap_or_default();
             lines.map_while(Result::ok).take_while(|line| !line.is_empty()).for_each(drop);
+            std::thread::sleep(late);
             let path = asked.split_whitespace().nth(1).unwrap_or_default();
             let body = answers.iter().find(|(known, _)| *known == path).map(|(_, body)| body.replace("SELF", &own));
             let body = body.unwrap_or_default();
@@ -174,7 +185,8 @@ fn a_cluster_of_another_version_is_not_joined() {
         );
         let versions = format!(r#"{{"etcdserver":"{cluster}","etcdcluster":"{cluster}"}}"#);
         let answers = vec![("/members", members), ("/version", versions), ("/downgrade/enabled", downgrading.into())];
-        let initial = format!("--initial-cluster=m1={},m2={}", peer_that_says(answers), launch.peer_url());
+        let initial =
+            format!("--initial-cluster=m1={},m2={}", peer_that_says(Duration::ZERO, answers), launch.peer_url());
         let joining = launch.clone().with_flags(&["--name=m2", "--initial-cluster-state=existing", &initial]);
         let text = assert_refused_as_by_go(&joining, "incompatible with current running cluster");
         assert!(text.contains(&format!("member 1 says that the cluster version is {cluster}")), "{text}");
@@ -266,6 +278,21 @@ async fn founders_with_other_flags_are_told_so() {
     let first = waits.join().expect("no panic").unwrap_or_else(|r| panic!("{r}"));
     put_soon(&first, "k").await;
     put_soon(&second, "k").await;
+}
+
+/// Longer than etcd waits for all of it.
+const LATE: Duration = Duration::from_millis(2500);
+
+/// A peer that takes the connection is there: a busy member of another cluster, say. Its answer is waited for.
+#[test]
+fn a_founder_waits_for_a_peer_that_answers_late() {
+    let folder = TempDir::for_cluster("late-answer");
+    let members = r#"[{"id":7,"peerURLs":["SELF"],"name":"m1","clientURLs":["http://127.0.0.1:1"]}]"#;
+    let peer = peer_that_says(LATE, vec![("/members", members.to_owned())]);
+    let launch = Launch::new(&our_etcd(), &folder.join("m2"));
+    let both = format!("--initial-cluster=m1={peer},m2={}", launch.peer_url());
+    let text = error_of(&refusal(&launch.with_flags(&["--name=m2", &both])));
+    assert!(text.contains("belongs to one that runs already (7)"), "{text}");
 }
 
 /// Socket files, by the form that Go understands (`unix://host:port`) and by their path.

@@ -12,8 +12,10 @@ use tokio::task::JoinSet;
 
 /// How long a member of a running cluster may take to answer (etcd `GetClusterFromRemotePeers`).
 const MEMBERS_TIMEOUT: Duration = Duration::from_secs(10);
-/// … and one that is perhaps only just founded (etcd `BootstrapTimeoutEffective`).
-const FOUNDING_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a founder's peer, which perhaps does not run yet, may take to take the connection (etcd
+/// `BootstrapTimeoutEffective`). Who took it gets [`MEMBERS_TIMEOUT`]: etcd goes on after a second in all, and so founds a
+/// second cluster beside one that is busy. Founders do not listen while they ask, and so they never wait for one another.
+const FOUNDING_DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause before a cluster that has not agreed on its version yet is asked again.
 const VERSION_RETRY: Duration = Duration::from_millis(200);
 
@@ -37,8 +39,8 @@ impl<'a> Others<'a> {
         Ok(Others { config, urls, connector, runtime })
     }
 
-    fn asker(&self, timeout: Duration) -> Asker {
-        Asker { connector: self.connector.clone(), dial_timeout: timeout, timeout }
+    fn asker(&self, dial_timeout: Duration, timeout: Duration) -> Asker {
+        Asker { connector: self.connector.clone(), dial_timeout, timeout }
     }
 
     /// A founder's peers are silent, or founders too. Whoever belongs to a cluster that runs, or to another one, must not
@@ -47,7 +49,7 @@ impl<'a> Others<'a> {
     /// # Errors
     /// Such a cluster answered; the text has the command that joins it.
     pub fn refuse_a_running_cluster(&self, beginning: &Beginning) -> Result<(), String> {
-        let asker = self.asker(FOUNDING_TIMEOUT);
+        let asker = self.asker(FOUNDING_DIAL_TIMEOUT, MEMBERS_TIMEOUT);
         let mut asking = JoinSet::new();
         for (n, url) in self.urls.iter().enumerate() {
             let (asker, url) = (asker.clone(), url.to_string());
@@ -65,7 +67,7 @@ impl<'a> Others<'a> {
     /// # Errors
     /// Nobody does.
     pub fn cluster(&self) -> Result<Running, String> {
-        let asker = self.asker(MEMBERS_TIMEOUT);
+        let asker = self.asker(MEMBERS_TIMEOUT, MEMBERS_TIMEOUT);
         for url in &self.urls {
             match self.runtime.block_on(cluster_at(&asker, url.as_str())) {
                 Ok(running) => return Ok(running),
@@ -84,7 +86,7 @@ impl<'a> Others<'a> {
     /// It can't.
     pub fn check_versions(&self, running: &Running, own: u64) -> Result<(), String> {
         let timeout = Duration::from_secs(5) + 2 * Duration::from_millis(self.config.election_timeout);
-        let asker = self.asker(timeout);
+        let asker = self.asker(timeout, timeout);
         let others: Vec<&MemberInfo> = running.members.iter().filter(|m| m.id != own).collect();
         let deadline = Instant::now() + timeout;
         loop {
