@@ -5,12 +5,10 @@ use crate::ask;
 use crate::record::Side;
 use api::pb::etcdserverpb as pb;
 use sha2::{Digest, Sha256};
-use std::time::{Duration, Instant};
 use tonic::Status;
 
 /// All of it.
 pub async fn talk(side: &mut Side) {
-    until_storage_is_raised(side).await;
     status(side).await;
     seed(side, &[("a", "1"), ("b", "2")]).await;
     hash_kv(side, 0).await;
@@ -26,20 +24,6 @@ pub async fn talk(side: &mut Side) {
     health(side).await;
     alarms(side).await;
     status(side).await;
-}
-
-/// The storage version follows the cluster version within seconds, Go's later than ours.
-async fn until_storage_is_raised(side: &Side) {
-    let until = Instant::now() + crate::wire::PATIENCE;
-    loop {
-        let status: Result<pb::StatusResponse, Status> = side.wire.unary(ask::STATUS, &pb::StatusRequest {}).await;
-        let version = status.expect("a status").storage_version;
-        if version.starts_with("3.7") {
-            return;
-        }
-        assert!(Instant::now() < until, "the storage version is still {version}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 async fn status(side: &mut Side) {
@@ -158,6 +142,7 @@ async fn health(side: &mut Side) {
     for service in ["", "x"] {
         let request = health::HealthCheckRequest { service: service.into() };
         let mut stream = side.open_stream("/grpc.health.v1.Health/Watch", &request);
+        stream.half_close();
         let first: Result<Option<health::HealthCheckResponse>, Status> = stream.next().await;
         side.note(format_args!("health watch {service:?}"), &first, &[]);
     }
