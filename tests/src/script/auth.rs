@@ -129,6 +129,9 @@ async fn scenery(side: &Side) {
     }
     set(side, "", ask::PUT, &pb::PutRequest { lease: SHARED, ..ask::put("k/shared", "v") }).await;
     set(side, "", ask::PUT, &pb::PutRequest { lease: SECRET, ..ask::put("secret", "v") }).await;
+    // Whoever may observe would wait for a leader.
+    let campaign = elect::CampaignRequest { name: bytes("k/election"), lease: CAMPAIGN, value: bytes("v") };
+    set(side, "", "/v3electionpb.Election/Campaign", &campaign).await;
     users(side).await;
     set(side, "", ENABLE, &pb::AuthEnableRequest {}).await;
 }
@@ -312,7 +315,6 @@ fn recipes() -> Vec<Call> {
         ),
         outcome("/v3electionpb.Election/Proclaim", &elect::ProclaimRequest { leader: Some(leader.clone()), value }),
         outcome("/v3electionpb.Election/Leader", &elect::LeaderRequest { name: name.clone() }),
-        // Who campaigned is observed: without a leader whoever may observe waits for one.
         stream("/v3electionpb.Election/Observe", &elect::LeaderRequest { name: name.clone() }, Shown::First),
         outcome("/v3electionpb.Election/Resign", &elect::ResignRequest { leader: Some(leader) }),
     ]
