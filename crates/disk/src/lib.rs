@@ -5,7 +5,8 @@
 //! nothing above this crate names `std::fs` or a system call.
 //!
 //! Durability rules (POSIX on ext4/xfs, what etcd relies on): written bytes are durable after
-//! [`File::sync_data`]; a created, renamed or removed name is durable after [`Disk::sync_dir`] of its parent;
+//! [`File::sync_data`]; a created, renamed or removed name is durable after [`Disk::sync_dir`] of its parent, and
+//! a rename within a directory that is not durable yet is undone by a crash as a whole or not at all;
 //! `sync_data` makes a changed file length durable too.
 
 mod real;
@@ -133,7 +134,8 @@ pub trait Disk: Send + Sync {
     fn read_dir(&self, path: &Path) -> io::Result<Vec<String>>;
     /// Creates the directory and its missing parents with permission bits `mode`, durably.
     fn create_dir_all(&self, path: &Path, mode: u32) -> io::Result<()>;
-    /// Renames a file or directory, replacing a file of the target's name.
+    /// Renames a file or directory, replacing a file of the target's name. Within one directory a crash leaves the names
+    /// of before or those of after.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove_file(&self, path: &Path) -> io::Result<()>;
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;

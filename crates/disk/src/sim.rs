@@ -68,6 +68,8 @@ enum Node {
 struct State {
     names: BTreeMap<PathBuf, Node>,
     synced_names: BTreeMap<PathBuf, Node>,
+    /// Files renamed within a directory since it was synced, from and to: a crash undoes both halves or none.
+    renamed: Vec<(PathBuf, PathBuf)>,
     inodes: BTreeMap<u64, Inode>,
     next_inode: u64,
     next_handle: u64,
@@ -94,6 +96,7 @@ impl SimDisk {
         SimDisk(Arc::new(Mutex::new(State {
             names: root.clone(),
             synced_names: root,
+            renamed: Vec::new(),
             inodes: BTreeMap::new(),
             next_inode: 1,
             next_handle: 1,
@@ -273,6 +276,7 @@ impl State {
             }
             Crash::Random => self.reboot_random(),
         }
+        self.renamed.clear();
         drop_unreachable(&mut self.names);
         for inode in self.inodes.values_mut() {
             if crash != Crash::Keep {
@@ -298,8 +302,16 @@ impl State {
     }
 
     fn reboot_random(&mut self) {
-        let paths: Vec<PathBuf> = self.names.keys().chain(self.synced_names.keys()).cloned().collect();
+        let mut paths: Vec<PathBuf> = self.names.keys().chain(self.synced_names.keys()).cloned().collect();
         let mut names = self.synced_names.clone();
+        for (from, to) in self.moves() {
+            if self.coin()
+                && let Some(node) = names.remove(&from)
+            {
+                names.insert(to.clone(), node);
+            }
+            paths.retain(|path| *path != from && *path != to);
+        }
         for path in paths {
             let (now, synced) = (self.names.get(&path).copied(), self.synced_names.get(&path).copied());
             if now != synced && self.coin() {
@@ -314,6 +326,16 @@ impl State {
         for id in ids {
             self.tear(id);
         }
+    }
+
+    /// Renames of durable names that are not durable themselves, and after which neither name was used again.
+    fn moves(&self) -> Vec<(PathBuf, PathBuf)> {
+        let is_move = |(from, to): &&(PathBuf, PathBuf)| {
+            let moved = self.synced_names.get(from);
+            let once = self.renamed.iter().filter(|(a, b)| [a, b].iter().any(|p| [from, to].contains(p))).count() == 1;
+            once && moved.is_some() && self.names.get(to) == moved && !self.names.contains_key(from)
+        };
+        self.renamed.iter().filter(is_move).cloned().collect()
     }
 
     /// Each differing sector survives or not; so does a changed length.
@@ -415,6 +437,9 @@ impl Disk for SimDisk {
         s.mutate()?;
         s.names.remove(from);
         s.names.insert(to.to_path_buf(), node);
+        if node != Node::Dir && from.parent() == to.parent() {
+            s.renamed.push((from.to_path_buf(), to.to_path_buf()));
+        }
         let inside: Vec<PathBuf> = s.names.keys().filter(|p| p.starts_with(from)).cloned().collect();
         for path in inside {
             let moved = to.join(path.strip_prefix(from).map_err(io::Error::other)?);
@@ -470,6 +495,7 @@ impl Disk for SimDisk {
             return Err(not_found(path));
         }
         let inside = |p: &Path| p.parent() == Some(path);
+        s.renamed.retain(|(from, _)| !inside(from));
         s.synced_names.retain(|p, _| !inside(p));
         let names: Vec<_> = s.names.iter().filter(|(p, _)| inside(p)).map(|(p, n)| (p.clone(), *n)).collect();
         s.synced_names.extend(names);
@@ -687,6 +713,29 @@ mod tests {
         assert_eq!(sim.read_whole(path).unwrap(), b"one");
         assert!(sim.read_whole(Path::new("/d/g")).is_none());
         assert!(file.len().is_err(), "old handles are dead");
+    }
+
+    /// The journals of ext4, xfs, btrfs and zfs hold a rename as one change.
+    #[test]
+    fn a_crash_undoes_a_rename_as_a_whole_or_not_at_all() {
+        let mut outcomes = std::collections::BTreeSet::new();
+        for seed in 0..64 {
+            let sim = SimDisk::new(SimOptions { seed, capacity: 1 << 20 });
+            let disk = sim.shared();
+            let [dir, from, to] = ["/d", "/d/f", "/d/g"].map(Path::new);
+            disk.create_dir_all(dir, 0o700).unwrap();
+            for (path, content) in [(from, b"new"), (to, b"old")] {
+                let file = disk.open(path, OpenOptions::create()).unwrap();
+                file.write_at(content, 0).unwrap();
+                file.sync_data().unwrap();
+            }
+            disk.sync_dir(dir).unwrap();
+            disk.rename(from, to).unwrap();
+            sim.reboot(Crash::Random);
+            outcomes.insert((sim.read_whole(from), sim.read_whole(to).unwrap()));
+        }
+        let whole = [(None, b"new".to_vec()), (Some(b"new".to_vec()), b"old".to_vec())];
+        assert_eq!(outcomes.into_iter().collect::<Vec<_>>(), whole);
     }
 
     #[test]
