@@ -108,6 +108,15 @@ impl Address {
         }
     }
 
+    /// `host:port` as it is dialled: Go takes any host in brackets (kubeadm's old probes ask `https://[127.0.0.1]:2379`), the
+    /// resolver here only IPv6 addresses.
+    pub fn dialled(authority: &str) -> std::borrow::Cow<'_, str> {
+        match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, port)) if !host.contains(':') => format!("{host}{port}").into(),
+            _ => authority.into(),
+        }
+    }
+
     /// Whose certificate the server has to show: the host; of a socket file its name, both without a port.
     pub fn server_name(&self) -> &str {
         let name = match self {
@@ -158,5 +167,19 @@ mod tests {
             assert_eq!(Demand::of(text), demand, "{text}");
             assert_eq!(address.server_name(), name, "{text}");
         }
+    }
+
+    #[test]
+    fn brackets_are_for_whoever_wants_them() {
+        for (given, dialled) in [
+            ("[127.0.0.1]:2379", "127.0.0.1:2379"),
+            ("[etcd.example]:1", "etcd.example:1"),
+            ("[::1]:2379", "[::1]:2379"),
+            ("127.0.0.1:2379", "127.0.0.1:2379"),
+            ("[a", "[a"),
+        ] {
+            assert_eq!(Address::dialled(given), dialled);
+        }
+        assert_eq!(Tcp("[127.0.0.1]:2379".into()).server_name(), "127.0.0.1");
     }
 }

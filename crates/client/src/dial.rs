@@ -118,7 +118,7 @@ pub async fn dial(address: &Address, config: &Config, secure: Option<&tls::Clien
 
 fn endpoint(address: &Address, config: &Config) -> Result<Endpoint, String> {
     let uri = match address {
-        Address::Tcp(host) => format!("http://{host}"),
+        Address::Tcp(host) => format!("http://{}", Address::dialled(host)),
         Address::Unix(_) => "http://localhost".to_owned(),
     };
     let endpoint = Endpoint::from_shared(uri)
@@ -138,7 +138,7 @@ async fn open(address: &Address, secure: Option<&tls::Client>) -> Result<(Box<dy
     let failed = |e: io::Error| format!("{DIALING}{}: {}", dial_text(address), go_text(&e));
     match address {
         Address::Tcp(host) => {
-            let stream = TcpStream::connect(host.as_str()).await.map_err(failed)?;
+            let stream = TcpStream::connect(Address::dialled(host).as_ref()).await.map_err(failed)?;
             stream.set_nodelay(true).map_err(failed)?;
             let name = |a: io::Result<std::net::SocketAddr>| a.map(|a| a.to_string()).unwrap_or_default();
             let (peer, local) = (name(stream.peer_addr()), name(stream.local_addr()));
