@@ -177,11 +177,10 @@ impl Profile {
     fn location(&mut self, frame: &Frame) -> u64 {
         let lines: Vec<Line> = frame.0.iter().map(|call| self.line(call)).collect();
         let next = self.root.locations.len() as u64 + 1;
-        let id = *self.locations.entry(lines).or_insert_with_key(|lines| {
+        *self.locations.entry(lines).or_insert_with_key(|lines| {
             self.root.locations.push(Location { id: next, lines: lines.clone() });
             next
-        });
-        id
+        })
     }
 
     fn line(&mut self, call: &Call) -> Line {
