@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Crates that read what others wrote. Left out: `sim` and `disk` (no formats), `failpoint` (in no release), `bench`, `xtask`,
+/// Crates that read what others wrote. Left out: `sim` and `disk` (no formats), `failpoint` (in no release), `profile` (words of the
+/// kernel's and of jemalloc's about this process), `bench`, `xtask`,
 /// `tests` (tools of this house, read by nobody else).
 const CRATES: [&str; 14] = [
     "api", "raft", "wal", "bolt", "store", "server", "rpc", "go", "cobra", "client", "tls", "etcd", "etcdctl",

@@ -139,8 +139,14 @@ impl Coming {
         String::from_utf8_lossy(&held).lines().map(str::to_owned).collect()
     }
 
-    /// Reads to the end.
-    pub fn whole(mut self) -> Reply {
+    /// Reads to the end, as text.
+    pub fn whole(self) -> Reply {
+        let (head, body) = self.bytes();
+        Reply { body: String::from_utf8_lossy(&body).into_owned(), ..head }
+    }
+
+    /// Reads to the end: the head, and the body as it is.
+    pub fn bytes(mut self) -> (Reply, Vec<u8>) {
         let length = self.head.headers.get("content-length").and_then(|text| text.parse::<usize>().ok());
         let mut body = Vec::new();
         while length.is_none_or(|length| body.len() < length) {
@@ -150,8 +156,7 @@ impl Coming {
             }
             body.extend(piece);
         }
-        self.head.body = String::from_utf8_lossy(&body).into_owned();
-        self.head
+        (self.head, body)
     }
 
     /// The connection, behind the head: for what is no HTTP any longer.

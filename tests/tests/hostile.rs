@@ -160,3 +160,33 @@ fn resident_kib(server: &Server) -> u64 {
     let number = line.split_whitespace().nth(1).expect("it has a value");
     number.parse().expect("it is a number")
 }
+
+/// A hundred heads that never end (a thousand by hand: docs/TESTING.md): others are served, and so is who ends his at last.
+#[tokio::test]
+async fn clients_that_do_not_end_their_heads_keep_nobody_waiting() {
+    use std::io::Write as _;
+    let folder = TempDir::new("slow-heads");
+    let server = Launch::new(&our_etcd(), &folder.join("data")).start();
+    let begin = || {
+        let mut stream = std::net::TcpStream::connect(server.client_address()).expect("it listens");
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\nX-Slow: ").expect("it is open");
+        stream
+    };
+    let mut slow: Vec<_> = (0..100).map(|_| begin()).collect();
+    let wire = Wire::connect(&server.client_url()).await;
+    let mut took = Vec::new();
+    for n in 0..100 {
+        let begun = std::time::Instant::now();
+        let put: Result<pb::PutResponse, Status> = wire.unary(ask::PUT, &ask::put("k", &n.to_string())).await;
+        put.expect("others are served");
+        took.push(begun.elapsed());
+    }
+    took.sort();
+    println!("p99 of others' puts: {:?}", took[98]);
+    let mut last = slow.pop().expect("a hundred");
+    last.set_read_timeout(Some(PATIENCE)).expect("a nonzero timeout is valid");
+    last.write_all(b"b\r\nConnection: close\r\n\r\n").expect("it is still open");
+    let mut said = String::new();
+    last.read_to_string(&mut said).expect("an answer");
+    assert!(said.starts_with("HTTP/1.1 200 OK\r\n"), "{said}");
+}

@@ -275,7 +275,6 @@ fn wrong_flags_end_with_code_2_and_wrong_settings_with_1() {
         (vec!["--log-level=loud"], 2, "unrecognized level"),
         (vec!["leftover"], 1, "\\\"leftover\\\" is not a valid flag"),
         (vec!["--heartbeat-interval=900"], 1, "should be at least as 5 times"),
-        (vec!["--enable-pprof"], 1, "does not have that feature yet"),
         (vec!["--initial-cluster=a=http://127.0.0.1:1"], 1, "couldn't find local name"),
         (vec!["--auto-compaction-retention=x"], 1, "error parsing CompactionRetention"),
         (vec!["--listen-client-urls=http://192.0.2.1:1"], 1, "cannot assign requested address"),

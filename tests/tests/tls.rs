@@ -2,15 +2,19 @@
 
 mod tools;
 
+use api::pb::etcdserverpb as pb;
 use oxetcd_tests::certs::{Authority, Pair, Use, Wish};
 use oxetcd_tests::cluster::{PATIENCE, Seats};
 use oxetcd_tests::places::{Reference, our_etcd};
 use oxetcd_tests::process::{Launch, Server};
 use oxetcd_tests::temp::TempDir;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tools::{Said, ask, insist, our_etcdctl};
 
@@ -523,4 +527,122 @@ fn clients_that_connect_and_say_nothing_keep_nobody_waiting() {
     let is_over = ended.as_ref().map_or_else(|e| e.kind() == std::io::ErrorKind::ConnectionReset, |_| true);
     assert!(is_over && !said.starts_with(b"HTTP"), "{ended:?} {said:?}");
     drop(silent);
+}
+
+/// POSTs JSON over TLS; answers the whole reply.
+fn post_over_tls(pki: &Pki, pair: &Pair, server: &Server, path: &str, body: &str) -> String {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(pki.ca.file()).expect("it was made")).expect("it is an authority");
+    let chain = vec![CertificateDer::from_pem_file(&pair.cert).expect("it was made")];
+    let key = PrivateKeyDer::from_pem_file(&pair.key).expect("it was made");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.expect("there are versions").with_root_certificates(roots).with_client_auth_cert(chain, key);
+    let name = ServerName::try_from("127.0.0.1").expect("an address");
+    let config = Arc::new(config.expect("they go together"));
+    let connection = rustls::ClientConnection::new(config, name).expect("the settings are complete");
+    let socket = TcpStream::connect(server.client_address()).expect("it listens");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a nonzero timeout is valid");
+    let mut stream = rustls::StreamOwned::new(connection, socket);
+    // Without `Accept`, by which Go's gateway tells its own calls.
+    let length = body.len();
+    let head =
+        format!("POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all((head + body).as_bytes()).expect("it is open");
+    let mut reply = Vec::new();
+    // Some end TLS without saying so.
+    let _ = stream.read_to_end(&mut reply);
+    String::from_utf8_lossy(&reply).into_owned()
+}
+
+#[test]
+fn the_gateway_works_where_the_servers_certificate_is_no_clients() {
+    let pki = Pki::new("tls-gateway");
+    let server_only = pki.ca.issue(&Wish { purpose: Use::Server, ..Wish::both("server-only", "etcd", HERE) });
+    let client_only = pki.ca.issue(&Wish::client("client-only", "gateway"));
+    let nameless = pki.ca.issue(&Wish::client("nameless", ""));
+    let flags = |key: &Pair| {
+        let trust = [format!("--trusted-ca-file={}", pki.ca.file()), "--client-cert-auth".to_owned()];
+        let own = [
+            format!("--client-cert-file={}", client_only.cert.display()),
+            format!("--client-key-file={}", key.key.display()),
+            "--bcrypt-cost=4".to_owned(),
+        ];
+        [server_only.flags("cert-file", "key-file").to_vec(), trust.to_vec(), own.to_vec()].concat()
+    };
+    for (n, etcd) in programs("etcd").iter().enumerate() {
+        let server = pki.launch(etcd, &format!("data{n}"), &flags(&client_only)).start();
+        let post = |path: &str, body: &str| post_over_tls(&pki, &nameless, &server, path, body);
+        let done = |path: &str, body: &str| {
+            let reply = post(path, body);
+            assert!(reply.starts_with("HTTP/1.1 200 OK\r\n"), "{}: {path}: {reply}", etcd.display());
+        };
+        done("/v3/kv/put", r#"{"key":"YQ==","value":"Yg=="}"#);
+        for (user, password) in [("root", "x"), ("gateway", "x")] {
+            done("/v3/auth/user/add", &format!(r#"{{"name":"{user}","password":"{password}"}}"#));
+            done("/v3/auth/user/grant", &format!(r#"{{"user":"{user}","role":"root"}}"#));
+        }
+        done("/v3/auth/enable", "{}");
+        // A client that shows no name and no token. Go takes it for the user that the gateway's certificate names.
+        let reply = post("/v3/kv/range", r#"{"key":"YQ=="}"#);
+        match n {
+            0 => assert!(reply.contains("etcdserver: user name is empty"), "{reply}"),
+            _ => assert!(reply.starts_with("HTTP/1.1 200 OK\r\n") && reply.contains("\"Yg==\""), "{reply}"),
+        }
+    }
+    // It is read, though nobody is shown it: what does not go together is told at the start.
+    let refusal =
+        pki.launch(&our_etcd(), "other", &flags(&server_only)).try_start().expect_err("they do not go together");
+    assert!(refusal.log.contains("tls: private key does not match public key"), "{refusal}");
+}
+
+#[test]
+fn members_show_one_another_their_clients_certificates() {
+    let pki = Pki::new("tls-peer-client");
+    let server_only = pki.ca.issue(&Wish { purpose: Use::Server, ..Wish::both("server-only", "etcd", HERE) });
+    let client_only = pki.ca.issue(&Wish { purpose: Use::Client, ..Wish::both("client-only", "etcd", HERE) });
+    let flags =
+        [pki.peer_flags(&server_only), client_only.flags("peer-client-cert-file", "peer-client-key-file").into()];
+    let binaries = programs("etcd");
+    let seats = Seats::found_placed(&[binaries.clone(), vec![our_etcd()]].concat(), pki.folder.path(), |_, launch| {
+        with(launch.with_tls(false, true), &flags.concat())
+    });
+    let put: Result<pb::PutResponse, _> =
+        block_on(async { seats.wire(0).unary(oxetcd_tests::ask::PUT, &oxetcd_tests::ask::put("k", "v")).await });
+    put.expect("members talk to one another");
+    // Who shows the certificate of a server is no peer.
+    let launch = Launch::new(&our_etcd(), &pki.folder.join("other")).with_tls(false, true);
+    let all = format!("--initial-cluster=m0={},b={}", seats.server(0).launch().peer_url(), launch.peer_url());
+    let joins = ["--name=b".to_owned(), all, "--initial-cluster-state=existing".to_owned()];
+    let refusal = with(launch, &[pki.peer_flags(&server_only), joins.into()].concat()).try_start();
+    let refusal = refusal.expect_err("it must not be let in");
+    assert!(refusal.log.contains("cannot fetch cluster info from peer urls"), "{refusal}");
+    logs(seats.server(0), "x509: certificate specifies an incompatible key usage");
+}
+
+#[test]
+fn metrics_tell_when_certificates_end_and_whether_new_ones_are_of_use() {
+    let pki = Pki::new("tls-metrics");
+    let launch = pki.launch(&our_etcd(), "data", &[pki.server_flags(), pki.peer_flags(&pki.server)].concat());
+    let plain = format!("http://127.0.0.1:{}", oxetcd_tests::process::free_ports().0);
+    let server = with(launch.with_tls(true, true), &[format!("--listen-metrics-urls={plain}")]).start();
+    let address = plain.trim_start_matches("http://").to_owned();
+    let page = || oxetcd_tests::web::send(&address, "GET", "/metrics", &[], "").body;
+    let figure = |name: &str| oxetcd_tests::scrape::value(&page(), name);
+    for side in ["client", "peer"] {
+        for file in [pki.server.cert.display().to_string(), pki.ca.file()] {
+            let days = figure(&format!("oxetcd_tls_certificate_expiry_days{{side=\"{side}\",file=\"{file}\"}}"));
+            assert!(days.is_some_and(|days| (363.0..=365.0).contains(&days)), "{side} {file}: {days:?}\n{}", page());
+        }
+    }
+    let stale = || figure("oxetcd_tls_files_stale{side=\"client\"}");
+    let reloads = |well| figure(&format!("oxetcd_tls_reloads_total{{side=\"client\",success=\"{well}\"}}"));
+    assert_eq!((stale(), reloads(true), reloads(false)), (Some(0.0), Some(0.0), Some(0.0)));
+    let key = std::fs::read(&pki.server.key).expect("it was made");
+    std::fs::copy(&pki.client.key, &pki.server.key).expect("the test's own folder");
+    assert_eq!((stale(), reloads(true)), (Some(1.0), Some(0.0)));
+    std::fs::write(&pki.server.key, key).expect("the test's own folder");
+    assert_eq!((stale(), reloads(true)), (Some(0.0), Some(1.0)));
+    assert!(reloads(false) >= Some(1.0));
+    drop(server);
 }

@@ -141,17 +141,18 @@ impl File for RealFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
+        match unless_interrupted(|| rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len)) {
             Ok(()) => Ok(()),
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) if self.len()? < len => self.set_len(len),
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            // As etcd: a file system that can't, or that signals always come between.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) if self.len()? < len => self.set_len(len),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => Ok(()),
             Err(e) => Err(e.into()),
         }
     }
 
     fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        rustix::fs::fallocate(&self.0, flags, offset, len).map_err(|e| match e {
+        unless_interrupted(|| rustix::fs::fallocate(&self.0, flags, offset, len)).map_err(|e| match e {
             rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS => io::ErrorKind::Unsupported.into(),
             other => other.into(),
         })
@@ -171,6 +172,14 @@ impl File for RealFile {
             LockKind::FlockExclusive | LockKind::FlockShared => flock(&self.0, FlockOperation::Unlock).map(drop),
         }
     }
+}
+
+/// Tries that signals may interrupt: a profile of processors sends a hundred a second, and some file systems give up then.
+const TRIES: usize = 100;
+
+fn unless_interrupted(mut call: impl FnMut() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
+    let outcome = (0..TRIES).map(|_| call()).find(|outcome| !matches!(outcome, Err(Errno::INTR)));
+    outcome.unwrap_or(Err(Errno::INTR))
 }
 
 fn flock(file: &fs::File, operation: FlockOperation) -> io::Result<bool> {

@@ -331,7 +331,13 @@ where
     /// The trailers of a stream that has ended.
     fn trailers(&mut self) -> Option<HeaderMap> {
         if let (Phase::Ended(why), Some(counted)) = (&self.phase, &mut self.counted) {
-            counted.end(why.code());
+            match why.code() {
+                Code::Ok => {
+                    counted.note(|| "OK".to_owned());
+                    counted.end(Code::Ok);
+                }
+                _ => counted.fail(why),
+            }
         }
         match std::mem::replace(&mut self.phase, Phase::Over) {
             Phase::Ended(why) if why.code() == Code::Ok => Some(fine()),

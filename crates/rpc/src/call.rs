@@ -18,7 +18,7 @@ use crate::messages::{Messages, Unread};
 use crate::methods::{Kind, Method, Work};
 use crate::metrics::{self, calls::Counted};
 use crate::services::status;
-use crate::slow::Remembered;
+use crate::slow::{self, Remembered};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode};
 use prost::DecodeError;
@@ -140,10 +140,14 @@ impl<M: Member> Working<M> {
             let well = outcome.as_ref().err().is_none_or(|why| !read && !lost(why));
             metrics::REQUEST.of(kind, well).observe_seconds(counted.begun.elapsed());
         }
-        if let Ok(body) = outcome {
-            counted.sent(1, body.message_bytes());
+        match outcome {
+            Ok(body) => {
+                counted.note(|| "OK".to_owned());
+                counted.sent(1, body.message_bytes());
+                counted.end(Code::Ok);
+            }
+            Err(why) => counted.fail(why),
         }
-        counted.end(outcome.as_ref().map_or_else(Status::code, |_| Code::Ok));
         self.told.tell(counted, self.port.limits.slow_call, outcome.as_ref().ok().map(Body::message_bytes));
     }
 
@@ -195,6 +199,9 @@ impl<M: Member> Working<M> {
             Step::Asked(_) | Step::Served(_) | Step::Ending(_) => Caller::default(),
         };
         self.told.request(&message);
+        if let Some(counted) = &self.counted {
+            counted.note(|| format!("recv: {}", slow::content(&counted.method(), &message)));
+        }
         self.step = match &self.method.kind {
             Kind::Asked(asked) => {
                 let request = (asked.decode)(message).map_err(|e| malformed(&e))?;

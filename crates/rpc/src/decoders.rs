@@ -99,6 +99,11 @@ pub fn proc_files(text: &str) -> bool {
     crate::metrics::reads_proc(text)
 }
 
+/// Queries of the pages below `/debug/`: whether they name addresses or a list.
+pub fn debug_pages(query: &str) -> bool {
+    crate::debug::understands(query)
+}
+
 /// The HTTP/2 frames that begin in these bytes, and whether another could begin behind them.
 pub fn frames(bytes: &[u8], piece: usize) -> (usize, bool) {
     let (mut scanner, mut seen) = (frames::Scanner::default(), 0);

@@ -13,6 +13,7 @@ use crate::secure::Socket;
 use crate::serve::Limits;
 use crate::services::{Services, status};
 use crate::slow::Remembered;
+use crate::spans::Origin;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -22,6 +23,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tonic::Status;
+
+/// Bytes of a header that names a trace: as many as W3C wants passed on at least. Spans that wait keep them.
+const TRACE_MAX: usize = 512;
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
@@ -43,12 +47,14 @@ pub(crate) struct Visitor {
     pub common_name: Option<String>,
     /// Where it comes from: shared, since each call remembers it.
     pub remote: Option<Arc<SocketAddr>>,
+    /// … and where it came to.
+    pub local: Option<SocketAddr>,
 }
 
 impl Visitor {
     /// Somebody without TLS.
     pub fn plain(stream: &impl Socket) -> Visitor {
-        Visitor { remote: stream.remote().map(Arc::new), ..Visitor::default() }
+        Visitor { remote: stream.remote().map(Arc::new), local: stream.local(), ..Visitor::default() }
     }
 }
 
@@ -129,6 +135,11 @@ fn admit<M: Member, B>(
     let (number, method) = numbered(path).map_err(fine)?;
     let mut counted = Counted::begin(number);
     calls::by_version(method.kind.is_stream(), fields.version.and_then(text));
+    let (follow, spans) = (port.web.traces || port.web.spans.is_some(), port.web.spans.as_deref());
+    if let Some(counted) = counted.as_mut().filter(|_| follow) {
+        let limit = deadline(fields.timeout).ok().flatten();
+        counted.follow(spans, &fields.origin(visitor), visitor.remote.as_deref(), limit);
+    }
     let checked = check(port, method, fields).map_err(fine).and_then(|()| {
         let malformed = |why| Status::internal(format!("malformed grpc-timeout: {why}"));
         deadline(fields.timeout).map_err(|why| (StatusCode::BAD_REQUEST, malformed(why)))
@@ -137,10 +148,10 @@ fn admit<M: Member, B>(
     let checked =
         checked.and_then(|limit| if limit == Some(Duration::ZERO) { Err(fine(late_status())) } else { Ok(limit) });
     if let (Err((_, why)), Some(counted)) = (&checked, &mut counted) {
-        counted.end(why.code());
+        counted.fail(why);
     }
     let (gzip, wants_leader) = (fields.gzip(), fields.wants_leader());
-    let caller = Caller { common_name: visitor.common_name.clone(), ..fields.caller() };
+    let caller = Caller { common_name: fields.common_name(visitor), ..fields.caller() };
     Ok(Admitted { method, counted, caller, remote: visitor.remote.clone(), limit: checked?, gzip, wants_leader })
 }
 
@@ -154,10 +165,11 @@ fn begin<M: Member>(
     let Admitted { method, mut counted, caller, remote, limit, gzip, wants_leader } = call;
     let stop = method.endless.then(|| port.stop.clone());
     if stop.as_ref().is_some_and(|stop| *stop.borrow()) {
+        let why = status(&api::Error::Stopped);
         if let Some(counted) = &mut counted {
-            counted.end(tonic::Code::Unavailable);
+            counted.fail(&why);
         }
-        return Call::answered(refused(StatusCode::OK, content_type, &status(&api::Error::Stopped)));
+        return Call::answered(refused(StatusCode::OK, content_type, &why));
     }
     let leader = (method.endless && wants_leader && method.kind.is_stream())
         .then(|| (port.services.0.leader_known(), port.limits.leaderless()));
@@ -184,6 +196,10 @@ struct Fields<'a> {
     leader: Option<&'a HeaderValue>,
     token: Option<&'a HeaderValue>,
     authorization: Option<&'a HeaderValue>,
+    /// What grpc-gateway makes of `Accept`.
+    gateway: Option<&'a HeaderValue>,
+    traceparent: Option<&'a HeaderValue>,
+    tracestate: Option<&'a HeaderValue>,
 }
 
 impl Fields<'_> {
@@ -199,6 +215,9 @@ impl Fields<'_> {
                 "hasleader" => &mut fields.leader,
                 "token" => &mut fields.token,
                 "authorization" => &mut fields.authorization,
+                "grpcgateway-accept" => &mut fields.gateway,
+                "traceparent" => &mut fields.traceparent,
+                "tracestate" => &mut fields.tracestate,
                 _ => continue,
             };
             field.get_or_insert(value);
@@ -208,6 +227,21 @@ impl Fields<'_> {
 
     fn gzip(&self) -> bool {
         self.encoding.is_some_and(|v| v.as_bytes() == b"gzip")
+    }
+
+    /// What a span is told of where its call comes from.
+    fn origin(&self, visitor: &Visitor) -> Origin<'_> {
+        let short = |value: &&HeaderValue| value.len() <= TRACE_MAX;
+        Origin {
+            server: visitor.local,
+            traceparent: self.traceparent.filter(short).and_then(text),
+            tracestate: self.tracestate.filter(short).and_then(text),
+        }
+    }
+
+    /// The user that a certificate names. Who says that he is a gateway shows the gateway's, not a user's.
+    fn common_name(&self, visitor: &Visitor) -> Option<String> {
+        if self.gateway.is_some() { None } else { visitor.common_name.clone() }
     }
 
     fn wants_leader(&self) -> bool {
@@ -368,6 +402,25 @@ mod tests {
             let text = format!("invalid gRPC request content-type {bad:?}");
             assert_eq!(spelled(bad).unwrap_err().message(), text);
         }
+    }
+
+    #[test]
+    fn a_gateways_certificate_names_nobody() {
+        let visitor = Visitor { common_name: Some("etcd".into()), ..Visitor::default() };
+        let mut headers = HeaderMap::new();
+        assert_eq!(Fields::of(&headers).common_name(&visitor).as_deref(), Some("etcd"));
+        headers.insert("grpcgateway-accept", HeaderValue::from_static("*/*"));
+        assert_eq!(Fields::of(&headers).common_name(&visitor), None);
+    }
+
+    #[test]
+    fn headers_of_traces_are_short() {
+        let mut headers = HeaderMap::new();
+        headers.insert("traceparent", HeaderValue::from_static("00-1-2-01"));
+        headers.insert("tracestate", HeaderValue::from_str(&"a=b,".repeat(1000)).unwrap());
+        let fields = Fields::of(&headers);
+        let origin = fields.origin(&Visitor::default());
+        assert_eq!((origin.traceparent, origin.tracestate), (Some("00-1-2-01"), None));
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod answers;
 mod backend;
 mod call;
 mod concurrency;
+mod debug;
 #[doc(hidden)]
 pub mod decoders;
 mod dispatch;
@@ -35,6 +36,7 @@ mod secure;
 mod serve;
 mod services;
 mod slow;
+mod spans;
 mod streams;
 
 pub use backend::{Answer, Caller, Member, Pieces, Told, WatchStream};
@@ -43,3 +45,4 @@ pub use plain::{Offer, Web};
 pub use secure::{Guard, Security};
 pub use serve::{Connection, Limits, Listener, accept, serve};
 pub use slow::{range_text, txn_text};
+pub use spans::{Origin, Span, Spans};

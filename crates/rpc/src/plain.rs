@@ -6,10 +6,12 @@
 
 use crate::answers::Body;
 use crate::backend::Member;
+use crate::debug;
 use crate::dispatch::{Port, Visitor};
 use crate::gateway::{self, Asked, Source};
 use crate::health;
 use crate::metrics;
+use crate::spans::Spans;
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONTENT_TYPE, HOST,
@@ -51,11 +53,25 @@ pub struct Web {
     pub host_whitelist: Vec<String>,
     /// `--metrics=extensive`.
     pub extensive: bool,
+    /// `/debug/pprof/`: `--enable-pprof`, or debug level.
+    pub profiles: bool,
+    /// `/debug/requests` and `/debug/events`: debug level.
+    pub traces: bool,
+    /// Who is told of calls (`--enable-distributed-tracing`).
+    pub spans: Option<Arc<dyn Spans>>,
 }
 
 impl Default for Web {
     fn default() -> Web {
-        Web { gateway: true, cors: Vec::new(), host_whitelist: Vec::new(), extensive: false }
+        Web {
+            gateway: true,
+            cors: Vec::new(),
+            host_whitelist: Vec::new(),
+            extensive: false,
+            profiles: false,
+            traces: false,
+            spans: None,
+        }
     }
 }
 
@@ -136,10 +152,11 @@ async fn answered<M: Member>(port: Arc<Port<M>>, path: String, request: Request<
         return response;
     }
     match path.as_str() {
-        "/v3" if port.web.gateway => below(request.method()),
+        "/v3" if port.web.gateway => below(request.method(), "/v3/"),
         "/version" if request.method() == Method::GET => version(&*port.services.0),
         "/debug/vars" if request.method() == Method::GET => metrics::variables(&port.services.0.figures().raft),
         "/version" | "/debug/vars" => only_get(),
+        path if path.starts_with("/debug/") => debug::serve(&port.web, path, request).await,
         _ => not_found(),
     }
 }
@@ -162,16 +179,16 @@ fn version<M: Member>(member: &M) -> Response<Body> {
 }
 
 /// Go's mux sends whoever asks for a folder by its bare name to the folder.
-fn below(method: &Method) -> Response<Body> {
+pub(crate) fn below(method: &Method, folder: &'static str) -> Response<Body> {
     let mut response = match *method {
         Method::GET | Method::HEAD => {
             let html = HeaderValue::from_static("text/html; charset=utf-8");
-            answer(StatusCode::TEMPORARY_REDIRECT, html, "<a href=\"/v3/\">Temporary Redirect</a>.\n\n")
+            answer(StatusCode::TEMPORARY_REDIRECT, html, format!("<a href=\"{folder}\">Temporary Redirect</a>.\n\n"))
         }
         _ => Response::new(Body::Empty),
     };
     *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
-    response.headers_mut().insert(LOCATION, HeaderValue::from_static("/v3/"));
+    response.headers_mut().insert(LOCATION, HeaderValue::from_static(folder));
     response
 }
 

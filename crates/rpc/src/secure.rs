@@ -53,6 +53,8 @@ pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static 
     fn peek(&self) -> impl Future<Output = io::Result<Option<u8>>> + Send;
     /// Where it comes from.
     fn remote(&self) -> Option<std::net::SocketAddr>;
+    /// Where it came to.
+    fn local(&self) -> Option<std::net::SocketAddr>;
 }
 
 impl Socket for TcpStream {
@@ -64,6 +66,10 @@ impl Socket for TcpStream {
     fn remote(&self) -> Option<std::net::SocketAddr> {
         self.peer_addr().ok()
     }
+
+    fn local(&self) -> Option<std::net::SocketAddr> {
+        self.local_addr().ok()
+    }
 }
 
 impl Socket for UnixStream {
@@ -74,6 +80,10 @@ impl Socket for UnixStream {
     }
 
     fn remote(&self) -> Option<std::net::SocketAddr> {
+        None
+    }
+
+    fn local(&self) -> Option<std::net::SocketAddr> {
         None
     }
 }
@@ -95,9 +105,9 @@ impl Security {
 
 impl Guard {
     async fn take<S: Socket>(&self, stream: S, pace: &Pace) -> Option<Secured<S>> {
-        let remote = stream.remote();
+        let (remote, local) = (stream.remote(), stream.local());
         let outcome = match self.server.handshake(stream, pace).await {
-            Ok(stream) => self.admit(&stream, remote).await.map(|visitor| (stream, visitor)),
+            Ok(stream) => self.admit(&stream, remote).await.map(|visitor| (stream, Visitor { local, ..visitor })),
             Err(rejected) => Err(rejected),
         };
         match outcome {
@@ -120,6 +130,6 @@ impl Guard {
             verdict.map_err(|error| Rejected::of(stream, error))?;
         }
         let common_name = names.filter(|_| self.names_users).map(|names| names.common_name);
-        Ok(Visitor { is_encrypted: true, common_name, remote: remote.map(Arc::new) })
+        Ok(Visitor { is_encrypted: true, common_name, remote: remote.map(Arc::new), local: None })
     }
 }

@@ -180,6 +180,9 @@ pub async fn serve<M: Member>(
     if web.extensive {
         crate::metrics::measure_latencies();
     }
+    if web.traces {
+        crate::debug::remember();
+    }
     let graceful = GracefulShutdown::new();
     let (open, mut calls) = mpsc::channel::<()>(1);
     let written = Arc::new(AtomicU64::new(0));

@@ -116,17 +116,28 @@ fn figures(method: &str, request: &Bytes, answered: Answered) -> Figures {
     let unknown = || Figures { asked: UNKNOWN, bytes: UNKNOWN, found: UNKNOWN, content: String::new() };
     let bytes = |len: usize| i64::try_from(len).unwrap_or(i64::MAX);
     let of = |asked, found, content| Figures { asked, bytes: bytes(request.len()), found, content };
-    let content = match method {
+    if method == "/etcdserverpb.KV/Txn" {
+        return pb::TxnRequest::decode(request.clone()).map_or_else(|_| unknown(), |r| txn_figures(&r, answered));
+    }
+    let found = answered.count();
+    shown(method, request).map_or_else(unknown, |content| of(i64::from(method.ends_with("Put")), found, content))
+}
+
+/// What is shown of a request; `None` of one that is none of the store's.
+fn shown(method: &str, request: &Bytes) -> Option<String> {
+    match method {
         "/etcdserverpb.KV/Range" => pb::RangeRequest::decode(request.clone()).map(|r| range_text(&r)),
         "/etcdserverpb.KV/Put" => pb::PutRequest::decode(request.clone()).map(|r| put_text(&r)),
         "/etcdserverpb.KV/DeleteRange" => pb::DeleteRangeRequest::decode(request.clone()).map(|r| delete_text(&r)),
-        "/etcdserverpb.KV/Txn" => {
-            return pb::TxnRequest::decode(request.clone()).map_or_else(|_| unknown(), |r| txn_figures(&r, answered));
-        }
-        _ => return unknown(),
-    };
-    let found = answered.count();
-    content.map_or_else(|_| unknown(), |content| of(i64::from(method.ends_with("Put")), found, content))
+        "/etcdserverpb.KV/Txn" => pb::TxnRequest::decode(request.clone()).map(|r| txn_text(&r)),
+        _ => return None,
+    }
+    .ok()
+}
+
+/// The same, or how large it is.
+pub(crate) fn content(method: &str, request: &Bytes) -> String {
+    shown(method, request).unwrap_or_else(|| format!("{} bytes", request.len()))
 }
 
 /// Only the operations that were chosen count.

@@ -140,9 +140,9 @@ impl Live {
         self.current.lock().stale.clone()
     }
 
-    /// When the certificates in use end, by file.
+    /// When the certificates in use end, by file. Files that have changed are looked at first, as for a handshake.
     pub fn expiries(&self) -> Vec<Expiry> {
-        let ends = self.current.lock().material.clone();
+        let ends = self.material();
         ends.ends.iter().map(|(file, end)| Expiry { file: file.clone(), days: days_to(*end) }).collect()
     }
 }

@@ -52,6 +52,7 @@ pub static TARGETS: &[Target] = &[
     ports::GRPC_FIELDS,
     ports::GATEWAY_JSON,
     ports::PROC_FILES,
+    ports::DEBUG_PAGES,
     ports::GRPC_CONNECTION,
     member::REQUESTS,
     member::WATCHES,

@@ -301,6 +301,28 @@ pub const PROC_FILES: Target = Target {
     ..EMPTY
 };
 
+pub const DEBUG_PAGES: Target = Target {
+    name: "debug-pages",
+    covers: &["rpc/debug/pprof.rs::addresses"],
+    shape: Shape::Text(&[
+        "0x",
+        "+",
+        " ",
+        "ffffffffffffffff",
+        "18446744073709551616",
+        "&",
+        "=",
+        "%",
+        "fam",
+        "b",
+        "exp",
+        "-1",
+    ]),
+    corpus: || super::texts(&["0x10+17+0xfg+0", "fam=grpc.Recv.etcdserverpb.KV&b=-1&exp=1", "seconds=30&debug=1"]),
+    run: |input| decoders::debug_pages(&String::from_utf8_lossy(input)),
+    ..EMPTY
+};
+
 pub const GRPC_CONNECTION: Target = Target {
     name: "grpc-connection",
     covers: &[
@@ -309,6 +331,7 @@ pub const GRPC_CONNECTION: Target = Target {
         "rpc/keepalive.rs::ask",
         "rpc/services.rs::ask",
         "rpc/slow.rs::figures",
+        "rpc/slow.rs::shown",
     ],
     corpus: connection_corpus,
     mend: Some(|input| mend_frames(input)),

@@ -303,7 +303,8 @@ impl Flag {
     }
 
     /// Whether `config` holds another value than the default.
-    pub fn is_set(&self, config: &Config) -> bool {
+    #[cfg(test)]
+    fn is_set(&self, config: &Config) -> bool {
         let mut copy = config.clone();
         // A default always parses (tested).
         let _ = self.set(&mut copy, self.default);

@@ -1,9 +1,8 @@
-//! Checks of a loaded configuration, in etcd's order and words (reference/server-config.md section 5), and what this
-//! release can't do yet.
+//! Checks of a loaded configuration, in etcd's order and words (reference/server-config.md section 5).
 
 use super::cli::Failure;
 use super::gates::Gate;
-use super::table::{Config, FLAGS};
+use super::table::Config;
 use super::tls;
 use super::url::{Scheme, Url, joined};
 use crate::logging::{JOURNAL, Level, Note, Rotation, Settings};
@@ -17,9 +16,6 @@ const RECOMMENDED_QUOTA: i64 = 8 << 30;
 const RECOMMENDED_REQUEST: u64 = 10 << 20;
 /// More would let one request hold gigabytes; the log's records end far below it too.
 const MAX_REQUEST: u64 = 256 << 20;
-
-/// Settings of features that come with later releases. Each would be dangerous to ignore.
-const UNSUPPORTED: &[&str] = &["enable-pprof", "enable-distributed-tracing"];
 
 /// Checks `config`; adds warnings to `notes`.
 ///
@@ -54,7 +50,6 @@ pub fn validate(config: &Config, notes: &mut Vec<Note>) -> Result<(), String> {
     }
     tls::versions(config)?;
     limits(config)?;
-    unsupported(config)?;
     // What Go etcd finds out while it starts.
     ports(config)?;
     config.auto_compaction()?;
@@ -221,19 +216,6 @@ fn limits(config: &Config) -> Result<(), String> {
         return Err("--max-concurrent-streams=0 would let no client in: give a positive number, or leave it out".into());
     }
     Ok(())
-}
-
-fn unsupported(config: &Config) -> Result<(), String> {
-    match FLAGS.iter().find(|flag| UNSUPPORTED.contains(&flag.name) && flag.is_set(config)) {
-        Some(flag) => Err(lacks(&format!("--{}", flag.name))),
-        None => Ok(()),
-    }
-}
-
-fn lacks(setting: &str) -> String {
-    format!(
-        "{setting} is set, but this release of oxetcd does not have that feature yet: remove the setting, or run Go etcd"
-    )
 }
 
 fn warnings(config: &Config, notes: &mut Vec<Note>) {

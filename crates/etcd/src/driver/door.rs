@@ -210,6 +210,7 @@ impl rpc::Member for Door {
             raft: standing.raft,
             peers: self.transport.metrics(),
             members: applied.members().into_iter().map(|member| member.id).collect(),
+            tls: self.shared.credentials.figures(),
         }
     }
 

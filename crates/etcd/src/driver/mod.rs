@@ -28,6 +28,7 @@ mod queue;
 pub mod readers;
 pub mod security;
 mod slow;
+mod spans;
 mod start;
 mod summary;
 
@@ -109,7 +110,9 @@ pub struct Shared {
     pub auth: auth::Auth,
     /// Where database images go that are read too slowly.
     pub images: image::Room,
-    /// For metrics.
+    /// Certificates, for metrics.
+    pub credentials: security::Credentials,
+    /// The same of the member.
     pub standing: Mutex<meter::Standing>,
     /// Feature gates: name, stage, and whether it is on.
     pub features: Vec<(String, &'static str, bool)>,

@@ -4,7 +4,7 @@ use super::door::Door;
 use super::post::{self, Deliveries, Home};
 use super::security::Credentials;
 use crate::config::{Config, Url};
-use rpc::{Limits, Listener, Offer, Security, Web, peer};
+use rpc::{Limits, Listener, Offer, Security, Spans, Web, peer};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use server::Fatal;
 use std::io;
@@ -290,6 +290,21 @@ fn tell_of(address: &str, security: &Security) {
     }
 }
 
+/// The level at which etcd shows more than lines.
+const DEBUG: &str = "debug";
+
+/// Whether profiles are served; if so, memory is sampled from now on.
+fn profiles(config: &Config) -> bool {
+    if config.enable_pprof {
+        info!(path = "/debug/pprof", "pprof is enabled");
+    }
+    let served = config.enable_pprof || config.log_level == DEBUG;
+    if served && let Err(why) = profile::heap::start() {
+        warn!(error = why, "profiles of the heap can't be had");
+    }
+    served
+}
+
 /// Serves clients until SIGINT or SIGTERM, with a thread and a door for each of `post`; answers the signal's number once open calls
 /// have ended.
 ///
@@ -300,7 +315,7 @@ pub fn serve(
     listeners: Listeners,
     connections: usize,
     door: impl Fn(Home) -> Door,
-    post: Vec<Deliveries>,
+    (post, spans): (Vec<Deliveries>, Option<Arc<dyn Spans>>),
 ) -> Result<i32, Fatal> {
     let failed = |e: io::Error| Fatal::new(format!("cannot serve clients: {e}"));
     let limits = Limits {
@@ -317,6 +332,9 @@ pub fn serve(
         cors: config.cors.clone(),
         host_whitelist: config.host_whitelist.clone(),
         extensive: config.metrics == "extensive",
+        profiles: profiles(config),
+        traces: config.log_level == DEBUG,
+        spans,
     });
     let (stop, stopped) = watch::channel(false);
     let mut dealt = Vec::new();

@@ -3,6 +3,7 @@
 
 use super::join::names_of;
 use crate::config::{Config, Url, gates::Gate, joined, tls_version};
+use rpc::metrics::TlsFigures;
 use rpc::{Guard, peer};
 use server::Fatal;
 use std::net::IpAddr;
@@ -34,6 +35,19 @@ impl Credentials {
         let peers = Live::open(peers).map_err(Fatal::new)?;
         let connector = Arc::new(peer::Dial::new(peers.clone(), local_address(config)));
         Ok(Credentials { clients, peers, connector })
+    }
+
+    /// The sets of files, for metrics.
+    pub fn figures(&self) -> Vec<TlsFigures> {
+        let sets = self.clients.iter().map(|live| ("client", live)).chain([("peer", &self.peers)]);
+        let figures = |(side, live): (&'static str, &Arc<Live>)| TlsFigures {
+            side,
+            days: live.expiries().into_iter().map(|expiry| (expiry.file, expiry.days)).collect(),
+            reloads: live.reloads(),
+            failures: live.failures(),
+            stale: live.stale().is_some(),
+        };
+        sets.map(figures).collect()
     }
 
     /// How clients are let in by `url`, which is an encrypted one.

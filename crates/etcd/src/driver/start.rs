@@ -8,7 +8,7 @@ use super::first_election::FirstElection;
 use super::meter::Meter;
 use super::queue::queue;
 use super::{Clock, Shared, background, core, door::Door, hub, image, join, net, peers, post, readers::Readers, spawn};
-use super::{forward::Forwarder, log::Log, security::Credentials};
+use super::{forward::Forwarder, log::Log, security::Credentials, spans::Collector};
 use crate::config::{Config, Url, gates::Gate};
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
@@ -57,6 +57,7 @@ pub fn run(config: &Config, verify: Verify) -> Result<i32, Fatal> {
         Err(why) => (Err(why), Vec::new()),
     };
     let peer_listeners = net::listen_to_peers(reserved)?;
+    let collector = Collector::of(config)?;
     super::summary::log(config, had_log);
     let boot = boot_config(config, beginning, clock)?;
     let (mut member, log, warnings) = Member::boot(boot)?;
@@ -95,6 +96,7 @@ pub fn run(config: &Config, verify: Verify) -> Result<i32, Fatal> {
         calls: Calls::default(),
         auth: Auth::new(config, clock, timeout)?,
         images: image::Room::in_folder(snap_dir.clone()),
+        credentials: credentials.clone(),
         standing: Mutex::default(),
         features: config.feature_gates.all().collect(),
         quota: config.quota_bytes(),
@@ -173,7 +175,9 @@ pub fn run(config: &Config, verify: Verify) -> Result<i32, Fatal> {
         identity,
         home,
     };
-    let signal = net::serve(config, listeners, connections, door, deliveries)?;
+    let spans = collector.as_ref().map(Collector::spans);
+    let signal = net::serve(config, listeners, connections, door, (deliveries, spans))?;
+    drop(collector);
     // The core may be gone already; then there is nothing left to stop.
     drop(inbox.send(core::Message::Stop));
     core.join().map_err(|_| Fatal::new("the core's thread panicked"))?;

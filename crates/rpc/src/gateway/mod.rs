@@ -15,6 +15,7 @@ mod source;
 mod values;
 mod websocket;
 
+pub(crate) use answer::elsewhere;
 pub(crate) use json::{decode_request, encode_answer, messages_of};
 pub(crate) use source::{Requests, Source};
 pub(crate) use websocket::{is_upgrade, upgrade};
@@ -159,7 +160,9 @@ fn head_of(path: &'static str, headers: &HeaderMap) -> Result<Request<()>, Statu
         fields.append(AUTHORIZATION, token.clone());
     }
     for (name, value) in headers {
-        let known = |name: &&str| ["token", "authorization", "hasleader", "client-api-version"].contains(name);
+        let known = |name: &&str| {
+            ["token", "authorization", "hasleader", "client-api-version", "traceparent", "tracestate"].contains(name)
+        };
         let name = name.as_str().strip_prefix(METADATA).filter(known);
         if let Some(name) = name.and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok()) {
             fields.append(name, value.clone());

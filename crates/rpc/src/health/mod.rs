@@ -111,7 +111,7 @@ async fn read<M: Member>(member: &M, serializable: bool) -> Result<(), String> {
 }
 
 /// Keys and values of a query; what can't be read of it is left out, as Go does.
-fn pairs(query: &str) -> Vec<(String, String)> {
+pub(crate) fn pairs(query: &str) -> Vec<(String, String)> {
     let pair = |pair: &str| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         Some((unescape(key, true)?, unescape(value, true)?))

@@ -5,11 +5,14 @@
 use super::Families;
 use super::instrument::{Bounds, Counter, Histogram, OTHERS, SETS_MAX, counted, observed};
 use super::shards::{self, CODES, METHODS, OfMethod, Own};
+use crate::debug::requests::Active;
+use crate::spans::{Origin, Span, Spans};
 use prometheus::proto::MetricType;
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
-use tonic::Code;
+use std::time::{Duration, Instant};
+use tonic::{Code, Status};
 
 /// etcd's codes by number.
 const CODE_NAMES: [&str; CODES] = [
@@ -140,6 +143,17 @@ meters! {
     in "grpc.health.v1.Health": "Check" "unary", "List" "unary", "Watch" "server_stream",
 }
 
+impl Followed {
+    fn end(self, code: Code) {
+        if let Some(remembered) = self.remembered {
+            remembered.end(code);
+        }
+        if let Some(span) = self.span {
+            span.end(code);
+        }
+    }
+}
+
 /// A call that is counted: as started when it is made, as handled when it has ended, and as cancelled where it is dropped
 /// before.
 #[derive(Debug)]
@@ -147,6 +161,15 @@ pub(crate) struct Counted {
     meter: Meter,
     pub begun: Instant,
     ended: bool,
+    /// Nobody, mostly.
+    followed: Option<Box<Followed>>,
+}
+
+/// Who is told of a call besides the counters.
+#[derive(Debug)]
+struct Followed {
+    span: Option<Box<dyn Span>>,
+    remembered: Option<Active>,
 }
 
 impl Counted {
@@ -154,7 +177,7 @@ impl Counted {
     pub fn begin(number: usize) -> Option<Counted> {
         let meter = u8::try_from(number).ok().filter(|_| number < METHODS).map(Meter)?;
         shards::here(|shard| shard.methods[number].started.add(1));
-        Some(Counted { meter, begun: Instant::now(), ended: false })
+        Some(Counted { meter, begun: Instant::now(), ended: false, followed: None })
     }
 
     /// `/service/method`.
@@ -167,11 +190,41 @@ impl Counted {
         self.meter
     }
 
+    /// Tells others of it from now on: who collects spans, and `/debug/requests`.
+    pub fn follow(
+        &mut self,
+        spans: Option<&dyn Spans>,
+        origin: &Origin<'_>,
+        remote: Option<&SocketAddr>,
+        limit: Option<Duration>,
+    ) {
+        let Name { service, method, .. } = NAMES[self.meter.number()];
+        let span = spans.and_then(|spans| spans.begin(service, method, origin));
+        let remembered = Active::begin(service, method, remote, limit);
+        self.followed = (span.is_some() || remembered.is_some()).then(|| Box::new(Followed { span, remembered }));
+    }
+
+    /// Something happened that `/debug/requests` shows.
+    pub fn note(&self, what: impl FnOnce() -> String) {
+        if let Some(remembered) = self.followed.as_ref().and_then(|followed| followed.remembered.as_ref()) {
+            remembered.note(what);
+        }
+    }
+
     pub fn sent(&self, messages: u64, bytes: u64) {
+        self.note(|| format!("sent: {messages} messages, {bytes} bytes"));
         shards::here(|shard| {
             shard.methods[self.meter.number()].sent.add(messages);
             shard.sent_bytes.add(bytes);
         });
+    }
+
+    /// Ends with an error.
+    pub fn fail(&mut self, why: &Status) {
+        if let Some(remembered) = self.followed.as_ref().and_then(|followed| followed.remembered.as_ref()) {
+            remembered.fail(why);
+        }
+        self.end(why.code());
     }
 
     pub fn end(&mut self, code: Code) {
@@ -179,6 +232,9 @@ impl Counted {
             shards::here(|shard| shard.methods[self.meter.number()].handled[code as usize].add(1));
             if EXTENSIVE.load(Ordering::Relaxed) {
                 LATENCY[self.meter.number()].observe_seconds(self.begun.elapsed());
+            }
+            if let Some(followed) = self.followed.take() {
+                followed.end(code);
             }
         }
     }
@@ -188,6 +244,17 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.end(Code::Cancelled);
     }
+}
+
+/// etcd's name of a code.
+pub(crate) fn code_name(code: Code) -> &'static str {
+    CODE_NAMES[code as usize]
+}
+
+/// The services of all methods.
+pub(crate) fn services() -> impl Iterator<Item = &'static str> {
+    let begins = |n: &usize| *n == 0 || NAMES[*n - 1].service != NAMES[*n].service;
+    (0..METHODS).filter(begins).map(|n| NAMES[n].service)
 }
 
 /// Name, help, and the counter of a method.

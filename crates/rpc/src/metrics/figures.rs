@@ -30,6 +30,21 @@ pub struct Figures {
     pub peers: Vec<PeerMetrics>,
     /// All members.
     pub members: Vec<u64>,
+    pub tls: Vec<TlsFigures>,
+}
+
+/// A set of TLS files.
+#[derive(Clone, Debug, Default)]
+pub struct TlsFigures {
+    /// Whom it is for: `client` or `peer`.
+    pub side: &'static str,
+    /// Which file's certificate ends in how many days; negative: it has ended.
+    pub days: Vec<(String, i64)>,
+    /// How often new files were taken into use, and how often they were not since they don't go together.
+    pub reloads: u64,
+    pub failures: u64,
+    /// The files that are there now are not those in use.
+    pub stale: bool,
 }
 
 /// raft's state, as `/debug/vars` and the metrics show it.
@@ -84,6 +99,26 @@ pub(super) fn gather(families: &mut Families, of: &Figures) {
         families.gauge(name, help, value);
     }
     peers(families, of);
+    tls(families, &of.tls);
+}
+
+/// Go's etcd has none of these. A member without TLS shows none either.
+fn tls(families: &mut Families, sets: &[TlsFigures]) {
+    let days = sets.iter().flat_map(|set| {
+        set.days.iter().map(|(file, days)| gauged(&[("side", set.side), ("file", file)], *days as f64))
+    });
+    let help = "Days until the first certificate of a TLS file ends; negative when it has ended.";
+    families.add("oxetcd_tls_certificate_expiry_days", help, MetricType::GAUGE, days.collect());
+    let used = || sets.iter().filter(|set| !set.days.is_empty());
+    let stale = used().map(|set| gauged(&[("side", set.side)], flag(set.stale)));
+    let help = "1 while TLS files have changed and do not go together, so that those read before stay in use.";
+    families.add("oxetcd_tls_files_stale", help, MetricType::GAUGE, stale.collect());
+    let reloads = used().flat_map(|set| {
+        let outcomes = [("true", set.reloads), ("false", set.failures)];
+        outcomes.map(|(well, count)| counted(&[("side", set.side), ("success", well)], count as f64))
+    });
+    let help = "How often TLS files that had changed were read, by whether they were taken into use.";
+    families.add("oxetcd_tls_reloads_total", help, MetricType::COUNTER, reloads.collect());
 }
 
 fn identity(families: &mut Families, of: &Figures) {

@@ -13,7 +13,7 @@ mod shards;
 mod table;
 mod variables;
 
-pub use figures::{Figures, Progress, RaftFigures};
+pub use figures::{Figures, Progress, RaftFigures, TlsFigures};
 pub use instrument::{Counter, Gauge, Histogram, Labelled};
 pub(crate) use process::reads_proc;
 pub use table::*;
