@@ -135,7 +135,9 @@ fn members_of_a_cluster_stay_alike() {
     let mut seats = Seats::found(&vec![our_etcd(); 3], folder.path(), &[QUICK]);
     let endpoints = seats.urls().join(",");
     USERS.iter().for_each(|line| drop(succeeds(&folder, &endpoints, line)));
-    (0..3).for_each(|n| drop(seats.stop(n)));
+    (0..3).for_each(|n| {
+        seats.stop(n);
+    });
     let users: Vec<String> = (0..3)
         .map(|n| {
             let dir = data(&mut seats, n);
@@ -267,7 +269,9 @@ fn directories_that_do_not_belong_together_are_told_apart() {
         running.code == Some(1) && running.out.matches("is locked, so a server has it open").count() == 2,
         "{running:?}"
     );
-    servers.into_iter().for_each(|server| drop(server.stop()));
+    for server in servers {
+        server.stop();
+    }
     let apart = utl(&folder, "recover one two", "");
     assert!(apart.code == Some(1) && apart.err.contains("give directories of one cluster"), "{apart:?}");
     copy_dir(&folder.join("one"), &folder.join("torn")).expect("a copy");

@@ -77,10 +77,11 @@ pub fn page(call: &mut Call) -> Result<(), Exit> {
         }
         first = false;
         let overflow = match raw.page(id) {
-            Ok(page) => {
-                contents(&page, format, &mut out)?;
-                page.overflow()
-            }
+            // Where a page can't be shown whole, its overflow is not believed either.
+            Ok(page) => match contents(&page, format, &mut out)? {
+                true => page.overflow(),
+                false => 0,
+            },
             Err(why) => {
                 out.line(format!("Printing page {id} failed: {why}. Continuing..."))?;
                 0
@@ -91,22 +92,31 @@ pub fn page(call: &mut Call) -> Result<(), Exit> {
     out.done()
 }
 
-/// All of a page, as far as it can be read.
-fn contents(page: &Page, format: &str, out: &mut Out) -> Result<(), Exit> {
+/// All of a page, as far as it can be read. Answers whether it was all.
+fn contents(page: &Page, format: &str, out: &mut Out) -> Result<bool, Exit> {
     out.line(format!("Page ID:    {}", page.id()))?;
     out.line(format!("Page Type:  {}", page.kind()))?;
     out.line(format!("Total Size: {} bytes", page.bytes.len()))?;
     out.line(format!("Overflow pages: {}", page.overflow()))?;
     let body = match page.kind() {
-        Kind::Meta => Meta::of_page(&page.bytes).ok_or_else(|| "EOF".to_owned()).map(|meta| of_meta(&meta)),
+        Kind::Meta => match Meta::of_page(&page.bytes) {
+            Some(meta) => of_meta(&meta).into_iter().map(Ok).collect(),
+            None => vec![Err("EOF".into())],
+        },
         Kind::Leaf | Kind::Branch => elements(page, format),
-        Kind::Freelist => Ok(of_freelist(page)),
-        Kind::Unknown(_) => Ok(Vec::new()),
+        Kind::Freelist => of_freelist(page).into_iter().map(Ok).collect(),
+        Kind::Unknown(_) => Vec::new(),
     };
-    match body {
-        Ok(lines) => lines.into_iter().try_for_each(|line| out.line(line)),
-        Err(why) => out.line(format!("Printing page {} failed: {why}. Continuing...", page.id())),
+    for line in body {
+        match line {
+            Ok(line) => out.line(line)?,
+            Err(why) => {
+                out.line(format!("Printing page {} failed: {why}. Continuing...", page.id()))?;
+                return Ok(false);
+            }
+        }
     }
+    Ok(true)
 }
 
 fn of_meta(meta: &Meta) -> Vec<Vec<u8>> {
@@ -124,23 +134,24 @@ fn of_meta(meta: &Meta) -> Vec<Vec<u8>> {
     lines.map(String::into_bytes).to_vec()
 }
 
-fn elements(page: &Page, format: &str) -> Result<Vec<Vec<u8>>, String> {
-    let mut lines = vec![format!("Item Count: {}", page.count()).into_bytes(), Vec::new()];
-    for index in 0..page.count() {
-        let element = page.element(index)?;
-        let key = if go::is_shown(element.key) { go::quote(element.key) } else { super::hex(element.key) };
-        let value = match page.kind() {
-            Kind::Branch => format!("<pgid={}>", element.child).into_bytes(),
-            _ if element.is_bucket => {
-                let bucket = Bucket::of_value(element.value)?;
-                format!("<pgid={},seq={}>", bucket.root_page(), bucket.sequence).into_bytes()
-            }
-            _ => shown(element.value, format)?,
-        };
-        lines.push([key.as_bytes(), b": ", &value].concat());
-    }
-    lines.push(Vec::new());
-    Ok(lines)
+fn elements(page: &Page, format: &str) -> Vec<Result<Vec<u8>, String>> {
+    let head = [format!("Item Count: {}", page.count()), String::new()].map(|line| Ok(line.into_bytes()));
+    let rows = (0..page.count()).map(|index| element(page, index, format));
+    head.into_iter().chain(rows).chain([Ok(Vec::new())]).collect()
+}
+
+fn element(page: &Page, index: usize, format: &str) -> Result<Vec<u8>, String> {
+    let element = page.element(index)?;
+    let key = if go::is_shown(element.key) { go::quote(element.key) } else { super::hex(element.key) };
+    let value = match page.kind() {
+        Kind::Branch => format!("<pgid={}>", element.child).into_bytes(),
+        _ if element.is_bucket => {
+            let bucket = Bucket::of_value(element.value)?;
+            format!("<pgid={},seq={}>", bucket.root_page(), bucket.sequence).into_bytes()
+        }
+        _ => shown(element.value, format)?,
+    };
+    Ok([key.as_bytes(), b": ", &value].concat())
 }
 
 fn of_freelist(page: &Page) -> Vec<Vec<u8>> {

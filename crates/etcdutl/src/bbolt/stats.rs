@@ -57,7 +57,9 @@ impl Counts {
                     counts.leaf_used += page.used()?;
                     counts.leaf_overflow += page.overflow();
                 }
-                _ => {
+                // Nothing else stands in a tree: `check` tells where something does.
+                Kind::Meta | Kind::Freelist | Kind::Unknown(_) => {}
+                Kind::Branch => {
                     counts.branches += 1;
                     counts.branch_used += page.used()?;
                     counts.branch_overflow += page.overflow();

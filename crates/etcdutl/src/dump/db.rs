@@ -170,7 +170,7 @@ fn hash_of(view: &View) -> Result<u32, bolt::Error> {
         crc = crc32c::crc32c_append(crc, &bucket);
         for record in view.range(&bucket, Bound::Unbounded, Bound::Unbounded)? {
             let (key, value) = record?;
-            if bucket != &b"meta"[..] || !IGNORED.contains(&&*key) {
+            if bucket != b"meta"[..] || !IGNORED.contains(&&*key) {
                 crc = crc32c::crc32c_append(crc32c::crc32c_append(crc, &key), &value);
             }
         }

@@ -98,7 +98,8 @@ fn dump(given: &Given) -> Result<(), Exit> {
         dir => PathBuf::from(dir),
     };
     if given.is_true(FLAGS, "raw") {
-        if text("start-snap") != "" || text("entry-type") != TYPES || text("stream-decoder") != "" {
+        let plain = text("start-snap").is_empty() && text("stream-decoder").is_empty();
+        if !plain || text("entry-type") != TYPES {
             return Err(fatal("Flags --entry-type, --stream-decoder, --entrytype not supported in the RAW mode."));
         }
         return raw(&wal, given.uint(FLAGS, "start-index"));

@@ -148,11 +148,13 @@ fn plain(metric: &mut Metric) {
         "grpc_server_handled_total" => {
             let mut series = BTreeSet::new();
             for line in &metric.series {
-                const BEFORE: &str = "grpc_server_handled_total{grpc_code=\"";
-                match line.strip_prefix(BEFORE).and_then(|rest| rest.split_once('"')) {
-                    Some((code, rest)) => {
+                // Servers differ in the order of labels.
+                const BEFORE: &str = "grpc_code=\"";
+                let parts = line.split_once(BEFORE).and_then(|(head, rest)| Some((head, rest.split_once('"')?)));
+                match parts {
+                    Some((head, (code, tail))) => {
                         metric.codes.insert(code.to_owned());
-                        series.insert(format!("{BEFORE}CODE\"{rest}"));
+                        series.insert(format!("{head}{BEFORE}CODE\"{tail}"));
                     }
                     None => drop(series.insert(line.clone())),
                 }

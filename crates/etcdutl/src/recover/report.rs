@@ -102,9 +102,9 @@ pub fn print(finding: &Finding, format: Format) -> Result<(), Exit> {
     match format {
         Format::Simple => {
             let line = |row: &Vec<String>| format!("{}\n", row.join(", "));
-            print!("{}{}\n", rows.iter().map(line).collect::<String>(), loss(finding));
+            println!("{}{}", rows.iter().map(line).collect::<String>(), loss(finding));
         }
-        Format::Table => print!("{}{}\n", table::draw(&HEADERS, &rows), loss(finding)),
+        Format::Table => println!("{}{}", table::draw(&HEADERS, &rows), loss(finding)),
         Format::Json => println!("{}", json(finding)),
         Format::Fields => return Err(Exit::feature("fields not supported as output format")),
         Format::Protobuf => return Err(Exit::feature("protobuf not supported as output format")),
