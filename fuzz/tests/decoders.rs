@@ -61,6 +61,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("etcd/logging/journal.rs::open", "hands a path on"),
     ("etcd/logging/rotate.rs::open", "hands a path on"),
     ("etcd/logging/rotate.rs::opened", "hands a path on"),
+    ("etcdutl/dump/prototext.rs::descriptor", "the program's own descriptors"),
     ("etcdctl/auth.rs::words", "counts words that cobra/flags.rs has read"),
     ("etcdctl/globals.rs::open_logging_as", "the text is the program's own; its flags are read by cobra/flags.rs"),
 ];

@@ -228,3 +228,65 @@ fn damaged_files_are_refused_with_a_reason() {
     assert!(said.code == Some(1) && said.err.contains("expected sha256"), "{said:?}");
     assert!(!source.join("out").exists());
 }
+
+/// Go repeats the error behind its usage, which is in our words here.
+#[test]
+fn misuse_is_told_as_go_tells_it() {
+    let Some(reference) = Reference::find() else { return };
+    let folder = TempDir::new("utl-misuse");
+    let (go, mut equal) = (reference.program("3.7", "etcdutl"), 0);
+    for line in [
+        "foo",
+        "snapsho",
+        "--foo",
+        "-w",
+        "--timeout=x version",
+        "hashkv",
+        "hashkv a b",
+        "hashkv --rev x a",
+        "snap st a b",
+        "snapshot restore --bump-revision -1 a",
+        "snapshot status --foo a",
+        "defrag",
+        "migrate",
+        "migrate --data-dir x",
+        "completion",
+        "completion foo",
+        "backup",
+        "check v2store",
+        "snapshot save a",
+    ] {
+        let [theirs, ours] = [&go, &our_etcdutl()].map(|program| {
+            let said = ask(program, folder.path(), &[], &words(line), b"");
+            let ends =
+                |text: &str| text.lines().next().zip(text.lines().last()).map(|(a, b)| (a.to_owned(), b.to_owned()));
+            (said.code, said.out.is_empty(), ends(&said.err))
+        });
+        assert_eq!(theirs, ours, "etcdutl {line}");
+        equal += 1;
+    }
+    println!("etcdutl: {equal} equal misuses");
+}
+
+/// Go waits for ever, or ends with a trace of its stack.
+#[test]
+fn files_of_a_running_server_are_refused() {
+    let folder = TempDir::new("utl-locked");
+    let server = Launch::new(&our_etcd(), &folder.join("data")).start();
+    for line in [
+        "snapshot status data/member/snap/db",
+        "hashkv data/member/snap/db",
+        "defrag --data-dir data",
+        "migrate --data-dir data --target-version 3.6",
+        "bbolt check data/member/snap/db",
+        "bbolt compact -o copy data/member/snap/db",
+        "auth reset-root --data-dir data --disable",
+    ] {
+        let said = ask(&our_etcdutl(), folder.path(), &[], &words(&format!("{line} --timeout=50ms")), b"");
+        let text = "timeout: data/member/snap/db is locked, so a server has it open; stop the server";
+        assert!(said.code == Some(1) && said.out.is_empty() && said.err.contains(text), "{line}: {said:?}");
+    }
+    server.stop();
+    let said = ask(&our_etcdutl(), folder.path(), &[], &words("hashkv data/member/snap/db"), b"");
+    assert_eq!(said.code, Some(0), "{said:?}");
+}

@@ -4,8 +4,9 @@
 //! user builds neither protoc nor a generator. `cargo run -p xtask -- protos --check` fails when the checked-in code
 //! is stale. There are no service stubs: `crates/rpc/src/methods.rs` is the table of methods.
 //!
-//! `cargo run -p xtask -- docs` writes what is generated from the server's table of settings: `docs/configuration.md`,
-//! `docs/etcd.conf.yml.sample` and the manual page; `docs --check` fails when one of them is stale.
+//! `cargo run -p xtask -- docs` writes what is generated from the server's table of settings (`docs/configuration.md`,
+//! `docs/etcd.conf.yml.sample`) and, of that and the command lines' tables, the manual pages; `docs --check` fails when one of
+//! them is stale.
 //!
 //! `cargo run -p xtask -- dependencies` checks licences, sources and bans of everything in Cargo.lock.
 //!
@@ -57,16 +58,18 @@ fn main() -> ExitCode {
     }
 }
 
-/// The server knows its settings; building it here would make every other chore wait for it.
+/// The programs know their tables; building them here would make every other chore wait for it.
 fn docs(check: bool) -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = std::process::Command::new(cargo);
-    command.args(["run", "--quiet", "--locked", "-p", "etcd", "--example", "documents", "--"]);
-    command.args(check.then_some("--check"));
-    match command.status()?.success() {
-        true => Ok(()),
-        false => Err("the documents are not what the table of settings says".into()),
+    for (package, example) in [("etcd", "documents"), ("etcdctl", "manuals")] {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = std::process::Command::new(cargo);
+        command.args(["run", "--quiet", "--locked", "-p", package, "--example", example, "--"]);
+        command.args(check.then_some("--check"));
+        if !command.status()?.success() {
+            return Err(format!("the documents are not what the tables of {package} say").into());
+        }
     }
+    Ok(())
 }
 
 fn protos(check: bool) -> Result<()> {

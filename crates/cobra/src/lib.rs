@@ -11,6 +11,7 @@
 pub mod completion;
 mod flags;
 mod help;
+pub mod manual;
 
 pub use flags::{Flag, Kind, Parsed, Value, parse};
 pub use help::{flag_usages, flag_usages_and_help, usage};
@@ -38,6 +39,8 @@ pub struct Command {
     pub one_of: &'static [&'static str],
     /// How many arguments there must be, checked before the command runs.
     pub exactly: Option<usize>,
+    /// How many arguments there must be at least, and how many there may be at most; looked at without `exactly`.
+    pub between: (usize, Option<usize>),
     /// Left out of lists and suggestions.
     pub hidden: bool,
     /// `None`: the command prints its help.
@@ -60,6 +63,7 @@ impl Command {
         commands: &[],
         one_of: &[],
         exactly: None,
+        between: (0, None),
         hidden: false,
         run: None,
     };
@@ -213,6 +217,15 @@ fn check(path: &[&'static Command], given: &Parsed) -> Result<(), String> {
         && count != wanted
     {
         return Err(format!("accepts {wanted} arg(s), received {count}"));
+    }
+    match command.between {
+        (least, None) if count < least => {
+            return Err(format!("requires at least {least} arg(s), only received {count}"));
+        }
+        (least, Some(most)) if !(least..=most).contains(&count) => {
+            return Err(format!("accepts between {least} and {most} arg(s), received {count}"));
+        }
+        _ => {}
     }
     if let (Some(word), false) = (given.args.first(), command.one_of.is_empty()) {
         let word = String::from_utf8_lossy(word);

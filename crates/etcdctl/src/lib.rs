@@ -11,6 +11,7 @@ mod check;
 mod cluster;
 mod commands;
 mod concurrency;
+pub mod documents;
 mod globals;
 mod kv;
 mod lease;

@@ -34,20 +34,45 @@ pub fn must_exist(path: &Path) -> Result<(), Exit> {
     std::fs::metadata(path).map(drop).map_err(|e| Exit::error(format!("stat {}: {}", path.display(), go::os_text(&e))))
 }
 
+/// Tries until it is done, or for so long.
+///
+/// # Errors
+/// The attempt's own.
+pub fn wait_for(patience: Duration, mut done: impl FnMut() -> Result<bool, Exit>) -> Result<bool, Exit> {
+    let start = Instant::now();
+    while !done()? {
+        if start.elapsed() >= patience {
+            return Ok(false);
+        }
+        std::thread::sleep(LOCK_POLL);
+    }
+    Ok(true)
+}
+
 /// Opens a database file, waiting for its lock.
 ///
 /// # Errors
 /// Locked for too long, or no database.
 pub fn open(path: &Path, read_only: bool, patience: Duration) -> Result<Db, Exit> {
-    let start = Instant::now();
-    loop {
+    let mut opened = None;
+    wait_for(patience, || {
         let options = Options { read_only, cache_bytes: CACHE_BYTES, ..Options::default() };
         match Db::open(RealDisk::shared(), path, options) {
-            Ok(db) => return Ok(db),
-            Err(Error::Locked { .. }) if start.elapsed() < patience => std::thread::sleep(LOCK_POLL),
+            Ok(db) => opened = Some(db),
+            Err(Error::Locked { .. }) => return Ok(false),
             Err(e) => return Err(failed(e)),
         }
-    }
+        Ok(true)
+    })?;
+    opened.ok_or_else(|| locked(path))
+}
+
+/// A file that somebody else has open.
+pub fn locked(path: &Path) -> Exit {
+    Exit::error(format!(
+        "timeout: {} is locked, so a server has it open; stop the server, or ask it with etcdctl",
+        path.display()
+    ))
 }
 
 /// The page store's error, in the tools' words.
@@ -57,10 +82,7 @@ pub fn failed(e: Error) -> Exit {
             "invalid database ({}: {what}); use another snapshot, or restore the file from a copy",
             path.display()
         )),
-        Error::Locked { path } => Exit::error(format!(
-            "timeout: {} is locked, so a server has it open; stop the server, or ask it with etcdctl",
-            path.display()
-        )),
+        Error::Locked { path } => locked(&path),
         other => Exit::error(other),
     }
 }

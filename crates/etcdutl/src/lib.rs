@@ -1,19 +1,28 @@
 //! The offline tool, and what `etcdctl` shares with it.
 //!
 //! * [`table`] prints tables as Go's tools do; [`url`] reads lists of peer URLs.
-//! * `status`, `hashkv`, `restore`, `defrag`, `migrate` are the commands; [`PROGRAM`] is their table.
+//! * `status`, `hashkv`, `restore`, `defrag`, `migrate`, `recover`, `auth`, `bbolt` are the commands; [`PROGRAM`] is their table.
+//! * [`dump`] has etcd's tools for developers.
 //!
 //! Invariants: files are damaged until proved otherwise (an error names the cause, nothing panics); a command that reads
 //! changes nothing; a command that writes makes its result durable before it says so.
 
+mod auth;
+mod bbolt;
 mod cluster;
 mod defrag;
+pub mod documents;
+pub mod dump;
 mod file;
 mod hashkv;
 mod log;
 mod membership;
 mod migrate;
+mod out;
+mod pages;
+mod recover;
 mod restore;
+mod standing;
 mod status;
 pub mod table;
 pub mod url;
@@ -27,6 +36,7 @@ pub use status::run as snapshot_status;
 pub mod decoders {
     pub use crate::cluster::{initial_cluster, url_list};
     pub use crate::migrate::needed_by_entry;
+    pub use crate::standing::member_of;
 }
 
 use cobra::{Call, Command, Exit, Flag, Kind, Parsed, Program, completion, help_command};
@@ -45,6 +55,15 @@ pub static PROGRAM: Program = Program {
 };
 
 const COMMANDS: &[Command] = &[
+    auth::COMMAND,
+    bbolt::COMMAND,
+    Command {
+        usage: "recover <data dir> [data dir...] [--data-dir {output dir}] [options]",
+        short: "Finds the member that has most, and makes a new cluster of what it has",
+        flags: recover::FLAGS,
+        run: Some(recover::run),
+        ..Command::EMPTY
+    },
     Command {
         usage: "defrag",
         short: "Gives unused space of a data directory's database back",

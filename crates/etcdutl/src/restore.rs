@@ -35,7 +35,7 @@ const SECTOR_BYTES: u64 = 512;
 const COPY_BYTES: usize = 1 << 20;
 
 /// Flags of `snapshot restore`.
-pub static FLAGS: &[Flag] = &[
+pub const FLAGS: &[Flag] = &[
     Flag::new("data-dir", Kind::Text, "", "directory to make (default: NAME.etcd)"),
     Flag::new("wal-dir", Kind::Text, "", "directory of the log (default: inside the data directory)"),
     Flag::new("initial-cluster", Kind::Text, "default=http://localhost:2380", "members of the new cluster"),
@@ -48,9 +48,10 @@ pub static FLAGS: &[Flag] = &[
     Flag::switch("mark-compacted", "count everything up to the raised revision as compacted (with --bump-revision)"),
 ];
 
-struct Plan {
+/// The cluster that is founded, and where its member's files go.
+pub struct Plan {
     source: PathBuf,
-    data_dir: PathBuf,
+    pub data_dir: PathBuf,
     wal_dir: PathBuf,
     name: String,
     cluster: Cluster,
@@ -61,21 +62,16 @@ struct Plan {
 
 /// `snapshot restore FILE`.
 pub fn run(call: &mut Call) -> Result<(), Exit> {
-    let plan = plan(call)?;
-    vacant(&plan)?;
+    if call.args().len() != 1 {
+        return Err(Exit::arguments("snapshot restore requires exactly one argument"));
+    }
+    let plan = Plan::new(call, Path::new(&call.arg(0)))?;
+    plan.vacant()?;
     plan.log("snapshot/v3_snapshot.go:306", "restoring snapshot");
     let (mut source, size) = verified(&plan)?;
-    let snap_dir = plan.data_dir.join("member/snap");
-    let text = |e: std::io::Error| Exit::error(format!("{}: {}", plan.data_dir.display(), go::os_text(&e)));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&snap_dir).map_err(text)?;
-    copy(&mut source, size, &snap_dir.join("db")).map_err(text)?;
-    let newest = change_database(&plan, &snap_dir.join("db"))?;
-    write_log(&plan, &snap_dir)?;
-    crate::verify::directory(&plan.data_dir, Some(&plan.wal_dir))?;
+    plan.copy(&mut source, size)?;
+    plan.found()?;
     plan.log("snapshot/v3_snapshot.go:334", "restored snapshot");
-    if plan.bump == 0 {
-        warn_of_old_revisions(newest);
-    }
     Ok(())
 }
 
@@ -88,11 +84,9 @@ fn warn_of_old_revisions(newest: i64) {
     );
 }
 
-fn plan(call: &Call) -> Result<Plan, Exit> {
+/// As flags of [`FLAGS`] have it.
+fn plan(call: &Call, source: &Path) -> Result<Plan, Exit> {
     let given = &call.given;
-    if call.args().len() != 1 {
-        return Err(Exit::arguments("snapshot restore requires exactly one argument"));
-    }
     let (bump, marks) = (given.uint("bump-revision"), given.is_true("mark-compacted"));
     if (bump > 0) != marks {
         return Err(Exit::arguments("--mark-compacted required if --revision-bump > 0"));
@@ -111,7 +105,7 @@ fn plan(call: &Call) -> Result<Plan, Exit> {
     cluster::verify(&name, &urls, &advertised).map_err(Exit::error)?;
     let cluster = Cluster::new(&urls, given.text("initial-cluster-token")).map_err(Exit::error)?;
     Ok(Plan {
-        source: PathBuf::from(call.arg(0)),
+        source: source.to_path_buf(),
         data_dir,
         wal_dir,
         name,
@@ -123,6 +117,55 @@ fn plan(call: &Call) -> Result<Plan, Exit> {
 }
 
 impl Plan {
+    /// From the flags of [`FLAGS`], for the database in this file.
+    ///
+    /// # Errors
+    /// etcd's text for what is wrong with them.
+    pub fn new(call: &Call, source: &Path) -> Result<Plan, Exit> {
+        plan(call, source)
+    }
+
+    /// Nothing may be overwritten.
+    ///
+    /// # Errors
+    /// Something is there.
+    pub fn vacant(&self) -> Result<(), Exit> {
+        vacant(self)
+    }
+
+    fn snap_dir(&self) -> PathBuf {
+        self.data_dir.join("member/snap")
+    }
+
+    /// The new member's database.
+    pub fn database(&self) -> PathBuf {
+        self.snap_dir().join("db")
+    }
+
+    /// Makes the directories, and the database from the first bytes of a file.
+    ///
+    /// # Errors
+    /// They can't be read or written.
+    pub fn copy(&self, source: &mut File, size: u64) -> Result<(), Exit> {
+        let text = |e: std::io::Error| Exit::error(format!("{}: {}", self.data_dir.display(), go::os_text(&e)));
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(self.snap_dir()).map_err(text)?;
+        copy(source, size, &self.database()).map_err(text)
+    }
+
+    /// Makes the database that was copied the one of a new cluster's member, with a log; says so where revisions go back.
+    ///
+    /// # Errors
+    /// The database can't be read, or the disk failed.
+    pub fn found(&self) -> Result<(), Exit> {
+        let newest = change_database(self, &self.database())?;
+        write_log(self, &self.snap_dir())?;
+        crate::verify::directory(&self.data_dir, Some(&self.wal_dir))?;
+        if self.bump == 0 {
+            warn_of_old_revisions(newest);
+        }
+        Ok(())
+    }
+
     fn log(&self, caller: &str, message: &str) {
         let path = |path: &Path| log_string(&path.display().to_string());
         log::info(

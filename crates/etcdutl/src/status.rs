@@ -1,6 +1,7 @@
 //! `snapshot status`: what a database file holds, and a hash of all of it.
 
-use crate::file;
+use crate::pages::{self, Raw};
+use crate::{bbolt, file};
 use cobra::{Call, Exit};
 
 use api::pb::mvccpb::KeyValue;
@@ -10,6 +11,7 @@ use prost::Message as _;
 use std::collections::HashSet;
 use std::ops::Bound;
 use std::path::Path;
+use std::time::Duration;
 
 /// The bucket of revisions.
 pub const KEY_BUCKET: &[u8] = b"key";
@@ -38,6 +40,7 @@ pub fn run(call: &mut Call) -> Result<(), Exit> {
     file::must_exist(Path::new(&path))?;
     let format = crate::Format::from_flags(&call.given)?;
     let db = file::open(Path::new(&path), true, file::lock_timeout(call))?;
+    sound(Path::new(&path))?;
     let status = read(&db)?;
     crate::print(
         format,
@@ -51,6 +54,17 @@ pub fn run(call: &mut Call) -> Result<(), Exit> {
         &["Hash", "Revision", "Keys", "Size", "Version"],
         &["hash", "revision", "totalKey", "totalSize", "version"],
     )
+}
+
+/// Everything wrong with a file's pages is told at once.
+fn sound(path: &Path) -> Result<(), Exit> {
+    let raw = Raw::locked(path, Duration::ZERO)?;
+    let faults = pages::check(&raw, None, bbolt::hex).map_err(Exit::error)?;
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let (count, faults) = (faults.len(), faults.join("\n"));
+    Err(Exit::error(format!("snapshot file integrity check failed. {count} errors found.\n{faults}")))
 }
 
 /// Reads a database file.

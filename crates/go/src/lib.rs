@@ -7,4 +7,4 @@ mod text;
 
 pub use duration::{clamp, format_duration, format_nanoseconds, parse_duration};
 pub use number::{NumberError, Why, parse_bool, parse_int, parse_uint};
-pub use text::{bytes_text, json_string, log_string, os_text, quote, quote_all, split_csv, unquote};
+pub use text::{bytes_text, is_shown, json_string, log_string, os_text, quote, quote_all, split_csv, unquote};

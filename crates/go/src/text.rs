@@ -36,6 +36,11 @@ fn quote_char(out: &mut String, c: char) {
     };
 }
 
+/// Whether all of it is text that can be shown as it is (`unicode.IsPrint`).
+pub fn is_shown(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| text.chars().all(is_printable))
+}
+
 /// Near enough to `strconv.IsPrint`: control, format, private and separator characters are not printed as they are.
 fn is_printable(c: char) -> bool {
     let n = c as u32;

@@ -14,6 +14,7 @@
 //! pages in memory that the platter never got. After a failed write or sync every further call fails.
 
 mod error;
+mod look;
 mod record;
 mod replay;
 mod segment;
@@ -21,7 +22,8 @@ pub mod snap;
 mod writer;
 
 pub use error::WalError;
-pub use replay::{Replay, exists, valid_snapshots};
+pub use look::{Content, Ending, Seen, look};
+pub use replay::{Replay, exists, read_between, valid_snapshots};
 pub use writer::{Behind, Opening, Wal};
 
 use api::pb::walpb;

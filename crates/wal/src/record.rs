@@ -207,7 +207,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Size and padding of a frame, and whether its first word is one that is ever written.
-fn frame_head(word: u64) -> (u64, u64, bool) {
+pub(crate) fn frame_head(word: u64) -> (u64, u64, bool) {
     let (size, top) = (word & !(0xff << 56), word >> 56);
     let padding = padding(size);
     (size, padding, top == if padding == 0 { 0 } else { 0x80 | padding })
@@ -260,7 +260,7 @@ fn parse(bytes: &[u8], crc: &mut u32) -> Result<(Kind, Bytes), String> {
 }
 
 /// etcd's sign of a torn write: a sector (by file offset) of the payload that is all zero.
-fn has_zero_sector(payload: &[u8], at: u64) -> bool {
+pub(crate) fn has_zero_sector(payload: &[u8], at: u64) -> bool {
     let first = ((SECTOR - at % SECTOR) as usize).min(payload.len());
     let (head, rest) = payload.split_at(first);
     let zero = |chunk: &[u8]| !chunk.is_empty() && chunk.iter().all(|b| *b == 0);

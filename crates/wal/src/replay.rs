@@ -198,6 +198,28 @@ pub(crate) fn read_only(disk: &SharedDisk, dir: &Path, at: &WalSnapshot) -> Resu
     collector.finish(dir)
 }
 
+/// Metadata, the last hard state, and the entries from an index on, but those from `end` on, of a log that is only looked at:
+/// no snapshot need be recorded where it begins, and nothing is repaired.
+///
+/// # Errors
+/// No segment reaches back so far, entries are missing in between, or damage.
+pub fn read_between(disk: &SharedDisk, dir: &Path, first: u64, end: Option<u64>) -> Result<Replay, WalError> {
+    let before = WalSnapshot { index: first.saturating_sub(1), ..WalSnapshot::default() };
+    let names = segment::list_from(disk.as_ref(), dir, before.index)?;
+    let segments: Result<Vec<_>, _> = names.iter().map(|n| segment::open_read(disk.as_ref(), dir, *n)).collect();
+    let mut collector = Collector::new(&before);
+    collector.matched = true;
+    scan(&segments?, &mut |place, kind, data| match kind {
+        Kind::Snapshot => Ok(()),
+        Kind::Entry => {
+            let entry = Entry::decode(data.clone()).map_err(|e| place.corrupt(&e))?;
+            if end.is_some_and(|end| entry.index >= end) { Ok(()) } else { collector.visit(&place, kind, data) }
+        }
+        _ => collector.visit(&place, kind, data),
+    })?;
+    collector.finish(dir)
+}
+
 /// Whether the directory holds a log.
 pub fn exists(disk: &SharedDisk, dir: &Path) -> Result<bool, WalError> {
     if !disk.exists(dir).map_err(io_at(dir, "look for"))? {

@@ -5,7 +5,7 @@ use super::world::{DB, disk, entry, read, write};
 use super::{EMPTY, named, texts};
 use crate::{Shape, Target};
 use api::pb::{snappb, walpb};
-use api::raft::{ConfState, Entry, HardState};
+use api::raft::{ConfState, Entry, EntryKind, HardState};
 use bolt::Fill;
 use bytes::Bytes;
 use prost::Message as _;
@@ -16,9 +16,12 @@ pub const LOG: Target = Target {
     name: "log",
     covers: &[
         "wal/lib.rs::decode",
+        "wal/look.rs::content",
+        "wal/look.rs::record",
         "wal/record.rs::parse",
         "wal/replay.rs::commit_behind",
         "wal/replay.rs::decode_state",
+        "wal/replay.rs::read_between",
         "wal/replay.rs::read_only",
         "wal/replay.rs::scan",
         "wal/replay.rs::valid_snapshots",
@@ -113,6 +116,11 @@ fn log(input: &[u8]) -> bool {
     write(&disk, Path::new(SEGMENT), input);
     drop(named(wal::valid_snapshots(&disk, Path::new(WAL))));
     let read = named(Wal::read_only(&disk, Path::new(WAL), &origin()));
+    let mut seen = 0;
+    drop(named(wal::look(&disk, Path::new(WAL), &mut |_| seen += 1)));
+    assert!(seen <= input.len() / 8, "a record has a length at least");
+    let between = named(wal::read_between(&disk, Path::new(WAL), 3, Some(9)));
+    assert!(between.is_none_or(|log| log.entries.iter().all(|entry| (3..9).contains(&entry.index))));
     let opened = named(Wal::open(disk.clone(), Path::new(WAL), &origin(), wal_options()));
     let Some((mut wal, replay)) = opened else { return false };
     assert_eq!(read.map(|read| read.entries).as_ref(), Some(&replay.entries), "who only reads sees the same");
@@ -127,6 +135,23 @@ fn log(input: &[u8]) -> bool {
 }
 
 /// Right checksums for all records, up to the first that is none.
+/// A member's log, whose first entry adds it.
+pub fn member_log() -> Vec<Vec<u8>> {
+    let disk = disk();
+    let options = WalOptions { segment_bytes: 1 << 16, ..WalOptions::default() };
+    let metadata = api::pb::etcdserverpb::Metadata { node_id: Some(1), cluster_id: Some(1) }.encode_to_vec();
+    let mut wal = Wal::create(disk.clone(), Path::new(WAL), metadata.into(), options).expect("room");
+    let context = store::member_json(1, &["http://127.0.0.1:1".to_owned()], "a");
+    let change = api::raft::ConfChange { id: 0, kind: Default::default(), node_id: 1, context: context.into() };
+    let mut entries: Vec<Entry> = (1..6).map(|i| entry(i, Vec::new())).collect();
+    entries[0].kind = EntryKind::ConfChange;
+    entries[0].data = change.encode().into();
+    wal.append(&HardState { term: 1, vote: 1, commit: 0 }, &entries).expect("room");
+    wal.sync().expect("room");
+    drop(wal);
+    vec![disk.read(Path::new(SEGMENT), 1 << 20).expect("a segment")]
+}
+
 pub fn mend_records(input: &mut Vec<u8>) {
     let (mut out, mut at, mut crc) = (Vec::new(), 0, 0);
     while let Some((record, next)) = record_at(input, at) {

@@ -192,3 +192,166 @@ pub const STORED_RECORD: Target = Target {
     },
     ..EMPTY
 };
+
+pub const DATABASE_PAGES: Target = Target {
+    name: "database-pages",
+    covers: &["etcdutl/dump/db.rs::opened"],
+    corpus: || vec![populated().to_vec()],
+    mend: Some(|input| super::files::mend_metas(input)),
+    run: database_pages,
+    ..EMPTY
+};
+
+/// Everything that looks at pages, and what takes some out.
+fn database_pages(input: &[u8]) -> bool {
+    let folder = Folder::new();
+    let (file, copy) = (folder.word("a-db"), folder.word("copy"));
+    std::fs::write(&file, input).expect("memory has room");
+    let tool = |line: &str| {
+        let words = line.split(' ').map(|word| match word {
+            "FILE" => file.clone(),
+            "COPY" => copy.clone(),
+            word => word.into(),
+        });
+        cobra::run(&etcdutl::PROGRAM, words.collect())
+    };
+    for line in [
+        "bbolt info FILE",
+        "bbolt buckets FILE",
+        "bbolt pages FILE",
+        "bbolt page FILE --all",
+        "bbolt page-item FILE 3 0",
+        "bbolt dump FILE 0 1 2 3",
+        "bbolt stats FILE",
+        "bbolt inspect FILE",
+        "bbolt keys FILE key",
+        "bbolt get FILE meta term",
+        "bbolt surgery meta validate FILE",
+        "bbolt surgery clear-page-elements FILE --pageId 3 --from-index 1 --to-index 2 --output COPY",
+        "bbolt surgery revert-meta-page FILE --output COPY",
+        "bbolt surgery freelist rebuild FILE --output COPY",
+    ] {
+        assert!(tool(line) <= 1, "{line}");
+    }
+    for words in [["list-bucket", ""], ["hash", ""], ["scan-keys", "0"], ["iterate-bucket", "key"]] {
+        let words = [OsString::from(words[0]), file.clone(), OsString::from(words[1])];
+        let words = words.into_iter().filter(|word| !word.is_empty()).collect();
+        assert!(cobra::run(&etcdutl::dump::DB, words) <= 1);
+    }
+    tool("bbolt check FILE") == 0
+}
+
+pub const SHOWN_RECORDS: Target = Target {
+    name: "shown-records",
+    covers: &["etcdutl/dump/records.rs::message", "etcdutl/standing.rs::member_of", "etcdutl/dump/logs.rs::normal"],
+    shape: Shape::Proto(0),
+    corpus: super::apply::requests,
+    run: |input| {
+        let (key, value) = input.split_at(input.len().min(17));
+        for bucket in ["key", "lease", "auth", "authRoles", "authUsers", "meta", "members"] {
+            drop(named(etcdutl::dump::decoders::decoded(bucket.as_bytes(), key, value)));
+            drop(named(etcdutl::dump::decoders::decoded(bucket.as_bytes(), &[b'_'; 17], input)));
+        }
+        drop(named(etcdutl::decoders::member_of(input)));
+        etcdutl::dump::decoders::normal(&input.to_vec().into()).is_some()
+    },
+    ..EMPTY
+};
+
+pub const MEMBER_DIRECTORY: Target = Target {
+    name: "member-directory",
+    covers: &[
+        "etcdutl/standing.rs::of",
+        "etcdutl/standing.rs::change",
+        "etcdutl/auth.rs::change",
+        "etcdutl/dump/logs.rs::head",
+        "etcdutl/dump/logs.rs::change",
+        "etcdutl/dump/logs.rs::record",
+    ],
+    corpus: super::files::member_log,
+    mend: Some(super::files::mend_records),
+    run: member_directory,
+    ..EMPTY
+};
+
+/// A log beside a database that has nothing of it yet.
+fn member_directory(input: &[u8]) -> bool {
+    let folder = Folder::new();
+    let (snap, wal) = (folder.word("member/snap"), folder.word("member/wal"));
+    [&snap, &wal].into_iter().for_each(|dir| std::fs::create_dir_all(dir).expect("memory has room"));
+    let segment = Path::new(&wal).join("0000000000000000-0000000000000000.wal");
+    std::fs::write(segment, input).expect("memory has room");
+    let database = Path::new(&snap).join("db");
+    drop(store::Store::open(disk::RealDisk::shared(), &database, store::Options::default()).expect("memory has room"));
+    let dir = OsString::from(&folder.0);
+    let mut data_dir = OsString::from("--data-dir=");
+    data_dir.push(&dir);
+    let tool = |words: &[&str], last: &OsString| {
+        let words = words.iter().map(OsString::from).chain([last.clone()]).collect();
+        cobra::run(&etcdutl::PROGRAM, words)
+    };
+    let shown = etcdutl::dump::logs(vec![dir.clone()]);
+    let raw = etcdutl::dump::logs(vec!["-raw".into(), dir.clone()]);
+    let found = tool(&["recover", "-w=json"], &dir);
+    let reset = tool(&["auth", "reset-root", "--disable"], &data_dir);
+    assert!(shown <= 1 && raw <= 1 && found <= 1 && reset <= 1, "codes {shown}, {raw}, {found}, {reset}");
+    shown == 0 && found == 0 && reset == 0
+}
+
+pub const TOOL_FLAGS: Target = Target {
+    name: "tool-flags",
+    covers: &["etcdutl/dump/goflag.rs::parse"],
+    shape: Shape::Text(&["-", "--", "=", "\n", "raw", "-start\n", "7", "-h", "--dir=", "é", "-raw=false"]),
+    corpus: || texts(&["-raw\n-start=7\na", "--dir\nthere\n--\n-raw"]),
+    run: |input| {
+        use etcdutl::dump::decoders::{Flag, Kind, flags};
+        const FLAGS: &[Flag] = &[
+            Flag { name: "raw", kind: Kind::Bool, default: "false", help: "" },
+            Flag { name: "start", kind: Kind::Uint, default: "0", help: "" },
+            Flag { name: "dir", kind: Kind::Text, default: "", help: "" },
+        ];
+        let words: Vec<OsString> = input.split(|b| *b == b'\n').map(|word| OsString::from_vec(word.to_vec())).collect();
+        let given = words.len();
+        flags(FLAGS, words).is_ok_and(|read| {
+            assert!(read.args.len() <= given, "words are not made up");
+            true
+        })
+    },
+    ..EMPTY
+};
+
+pub const METRICS: Target = Target {
+    name: "metrics-text",
+    covers: &["etcdutl/dump/web.rs::whole"],
+    shape: Shape::Text(&[
+        "HTTP/1.1 200 OK\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "\r\n",
+        "\r\n\r\n",
+        "# HELP ",
+        "# TYPE ",
+        " counter\n",
+        "{To=\"",
+        "\"} 1\n",
+        "etcd_network_peer_round_trip_time_seconds",
+        "grpc_server_handled_total{grpc_code=\"",
+        "ffffffffffffffff\r\n",
+        "0\r\n",
+    ]),
+    corpus: || {
+        texts(&[
+            "HTTP/1.1 200 OK\r\n\r\n# HELP a b\n# TYPE a gauge\na{To=\"x\"} 1\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n# HELP a \n\r\n0\r\n\r\n",
+        ])
+    },
+    run: |input| {
+        let body = etcdutl::dump::decoders::body_of(input);
+        let shown = etcdutl::dump::decoders::listing(&String::from_utf8_lossy(input));
+        assert!(shown.starts_with("# server version: "));
+        body.is_ok_and(|body| {
+            assert!(body.len() <= 3 * input.len(), "a body is no longer than its answer, but for what is no UTF-8");
+            etcdutl::dump::decoders::listing(&body).starts_with("# server version: ")
+        })
+    },
+    ..EMPTY
+};
