@@ -395,3 +395,28 @@ fn clients_whose_headers_never_end_keep_nobody_waiting() {
     first.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
+
+/// docs/TUTORIALS.md names tests: `a`, `b` in tests/tests/FILE.
+#[test]
+fn tutorials_name_tests_that_exist() {
+    let page = read_source("docs/TUTORIALS.md");
+    let mut named = 0;
+    let cells = page.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |")?.rsplit_once(" | "));
+    for (_, cell) in cells.filter(|(_, cell)| cell.contains("tests/tests/")) {
+        let mut waiting: Vec<&str> = Vec::new();
+        for (n, part) in cell.split('`').enumerate() {
+            if n % 2 == 1 {
+                waiting.push(part);
+            } else if let Some(path) = part.split_whitespace().find(|word| word.starts_with("tests/tests/")) {
+                let source = read_source(path.trim_end_matches(','));
+                for name in waiting.drain(..) {
+                    let is_there = source.contains(&format!("fn {name}(")) || source.contains(&format!(" {name} => "));
+                    assert!(is_there, "{path} has no {name}");
+                    named += 1;
+                }
+            }
+        }
+        assert!(waiting.is_empty(), "{cell}: where are {waiting:?}?");
+    }
+    assert!(named > 20, "the page is written otherwise than this test reads it: {named}");
+}
