@@ -54,8 +54,7 @@ pub fn manual(program: &Program, version: &str, page: &Page) -> String {
 }
 
 fn sorted(command: &Command) -> Vec<&'static Command> {
-    let mut commands: Vec<&'static Command> =
-        command.commands.iter().filter(|command| !command.hidden).collect();
+    let mut commands: Vec<&'static Command> = command.commands.iter().filter(|command| !command.hidden).collect();
     commands.sort_by_key(|command| command.name());
     commands
 }
