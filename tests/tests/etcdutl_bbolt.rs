@@ -20,6 +20,8 @@ fn past(label: &str, server: &Path) -> TempDir {
         assert_eq!(said.code, Some(0), "{line}: {said:?}");
     };
     (0..30).for_each(|n| says(&format!("put key{} value{n}", n % 7)));
+    // A few leaves with some keys each.
+    (0..14).for_each(|n| says(&format!("put wide{n} {}", "x".repeat(900))));
     says(&format!("put large {}", "0123456789abcdef".repeat(900)));
     for line in [
         "lease grant 1000",

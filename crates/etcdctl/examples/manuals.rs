@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// Path in the repository, and what belongs there.
-const PAGES: [(&str, fn() -> String); 2] =
+type Page = (&'static str, fn() -> String);
+
+const PAGES: [Page; 2] =
     [("docs/man/etcdctl.1", etcdctl::documents::page), ("docs/man/etcdutl.1", etcdutl::documents::page)];
 
 fn main() -> ExitCode {

@@ -243,7 +243,12 @@ fn database_pages(input: &[u8]) -> bool {
 
 pub const SHOWN_RECORDS: Target = Target {
     name: "shown-records",
-    covers: &["etcdutl/dump/records.rs::message", "etcdutl/standing.rs::member_of", "etcdutl/dump/logs.rs::normal"],
+    covers: &[
+        "etcdutl/dump/records.rs::decoded",
+        "etcdutl/dump/records.rs::message",
+        "etcdutl/standing.rs::member_of",
+        "etcdutl/dump/logs.rs::normal",
+    ],
     shape: Shape::Proto(0),
     corpus: super::apply::requests,
     run: |input| {

@@ -36,25 +36,8 @@ fn free(raw: &Raw) -> Result<BTreeSet<u64>, String> {
     if meta.has_freelist() {
         return Ok(raw.page(meta.freelist)?.freelist().1.collect());
     }
-    let used = used(raw)?;
+    let used = raw.used()?;
     Ok((2..raw.end).filter(|id| !used.contains(id)).collect())
-}
-
-/// Pages that the trees of all buckets are made of.
-pub(super) fn used(raw: &Raw) -> Result<BTreeSet<u64>, String> {
-    let mut used = BTreeSet::new();
-    let mut waiting = vec![raw.outermost()?.root];
-    while let Some(root) = waiting.pop() {
-        raw.walk(&root, &mut |page, way| {
-            let page = page.map_err(|why| format!("page {}: {why}", way.last().copied().unwrap_or_default()))?;
-            if way != [0] {
-                used.extend(page.id()..=page.id() + page.overflow());
-            }
-            Ok(())
-        })?;
-        waiting.extend(raw.buckets_in(&root)?.into_iter().map(|(_, bucket)| bucket.root));
-    }
-    Ok(used)
 }
 
 pub fn page(call: &mut Call) -> Result<(), Exit> {

@@ -1,6 +1,6 @@
 //! `surgery`: writes a copy of a damaged file with one thing changed in it.
 
-use super::{copy, number, page, print, source};
+use super::{copy, number, print, source};
 use crate::pages::{Kind as PageKind, Meta, NO_FREELIST, Page, Raw};
 use cobra::{Call, Command, Exit, Flag, Kind};
 use std::fs::File;
@@ -326,7 +326,7 @@ fn rebuild(call: &mut Call) -> Result<(), Exit> {
         ));
     }
     let (which, meta) = sound.newest().ok_or_else(|| failed("no meta page is sound".into()))?;
-    let used = page::used(&sound).map_err(failed)?;
+    let used = sound.used().map_err(failed)?;
     let free: Vec<u64> = (2..meta.end).filter(|id| !used.contains(id)).collect();
     let patient = Patient::new(call, "freelist rebuild")?;
     store_list(&patient, &meta, which, &free).map_err(failed)?;

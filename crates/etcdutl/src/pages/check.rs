@@ -32,6 +32,9 @@ pub fn check(raw: &Raw, from: Option<u64>, shown: Shown) -> Result<Vec<String>, 
     let mut check = Check { raw, end: meta.end, shown, free, reached: BTreeSet::from([0, 1]), faults };
     if meta.has_freelist() {
         check.stored_list(meta.freelist);
+    } else if let (Some(_), Ok(used)) = (from, raw.used()) {
+        // What nobody refers to counts as free; a whole check comes by all others.
+        check.free = (2..meta.end.min(raw.bytes / raw.page_size)).filter(|id| !used.contains(id)).collect();
     }
     let outermost = Bucket { root: Root::Page(meta.root), sequence: meta.sequence };
     match from {

@@ -1,6 +1,7 @@
 //! Trees of pages, and the buckets in them.
 
 use super::{Element, Kind, Page, Raw, word};
+use std::collections::BTreeSet;
 
 /// No sound tree is deeper, nor do buckets stand in one another more often.
 const DEPTH_MAX: usize = 64;
@@ -134,5 +135,25 @@ impl Raw {
             Ok(())
         })?;
         Ok(buckets)
+    }
+
+    /// Pages that the trees of all buckets are made of.
+    ///
+    /// # Errors
+    /// A page can't be read.
+    pub fn used(&self) -> Result<BTreeSet<u64>, String> {
+        let mut used = BTreeSet::new();
+        let mut waiting = vec![self.outermost()?.root];
+        while let Some(root) = waiting.pop() {
+            self.walk(&root, &mut |page, way| {
+                let page = page.map_err(|why| format!("page {}: {why}", way.last().copied().unwrap_or_default()))?;
+                if way != [0] {
+                    used.extend(page.id()..=page.id() + page.overflow());
+                }
+                Ok(())
+            })?;
+            waiting.extend(self.buckets_in(&root)?.into_iter().map(|(_, bucket)| bucket.root));
+        }
+        Ok(used)
     }
 }
