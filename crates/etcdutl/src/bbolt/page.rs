@@ -15,7 +15,7 @@ pub fn pages(call: &mut Call) -> Result<(), Exit> {
     out.line("ID       TYPE       ITEMS  OVRFLW")?;
     out.line("======== ========== ====== ======")?;
     let mut id = 0;
-    while id < raw.end {
+    while id < raw.walk_end() {
         if free.contains(&id) {
             out.line(format!("{id:<8} {:<10} {:<6} {:<6}", "free", "", ""))?;
             id += 1;
@@ -37,7 +37,7 @@ fn free(raw: &Raw) -> Result<BTreeSet<u64>, String> {
         return Ok(raw.page(meta.freelist)?.freelist().1.collect());
     }
     let used = raw.used()?;
-    Ok((2..raw.end).filter(|id| !used.contains(id)).collect())
+    Ok((2..raw.walk_end()).filter(|id| !used.contains(id)).collect())
 }
 
 pub fn page(call: &mut Call) -> Result<(), Exit> {
@@ -70,7 +70,7 @@ pub fn page(call: &mut Call) -> Result<(), Exit> {
                 0
             }
         };
-        next = if all { Some(id + 1 + overflow).filter(|id| *id < raw.end) } else { waiting.next() };
+        next = if all { Some(id + 1 + overflow).filter(|id| *id < raw.walk_end()) } else { waiting.next() };
     }
     out.done()
 }

@@ -327,6 +327,11 @@ fn rebuild(call: &mut Call) -> Result<(), Exit> {
     }
     let (which, meta) = sound.newest().ok_or_else(|| failed("no meta page is sound".into()))?;
     let used = sound.used().map_err(failed)?;
+    if sound.walk_end() < meta.end {
+        let text =
+            format!("the meta's high-water mark, page {}, lies behind the file's end: see `surgery meta`", meta.end);
+        return Err(Exit::error(text));
+    }
     let free: Vec<u64> = (2..meta.end).filter(|id| !used.contains(id)).collect();
     let patient = Patient::new(call, "freelist rebuild")?;
     store_list(&patient, &meta, which, &free).map_err(failed)?;

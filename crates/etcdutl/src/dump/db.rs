@@ -199,7 +199,7 @@ fn scan_keys(call: &mut Call) -> Result<(), Exit> {
     let raw = Raw::unlocked(&path).map_err(|exit| told(exit, "failed to read page and HWM size: "))?;
     let mut out = Out::new();
     let mut id = 2;
-    while id < raw.end {
+    while id < raw.walk_end() {
         match raw.page(id) {
             Err(why) => eprintln!("Reading page {id} failed: {why}. Continuing..."),
             Ok(page) if page.kind() == PageKind::Leaf => {

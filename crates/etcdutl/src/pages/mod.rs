@@ -183,6 +183,10 @@ impl Page {
     }
 }
 
+/// Pages behind the file's end that are tried, and told one by one as Go does: of a file that was cut short somewhat more is
+/// wrong than its last pages.
+const BEHIND_MAX: u64 = 1000;
+
 impl Raw {
     /// Opens a file for reading, whatever is in it: for [`Raw::meta`] and [`Raw::newest`].
     ///
@@ -234,7 +238,7 @@ impl Raw {
         self.page_size = meta.page_size.into();
         self.end = meta.end;
         // What a few walks over all pages of the file ask for.
-        self.left.set(8 * (self.bytes / self.page_size) + 64);
+        self.left.set(8 * (self.bytes / self.page_size) + 4 * BEHIND_MAX);
         Ok(self)
     }
 
@@ -272,6 +276,11 @@ impl Raw {
             return second;
         }
         first
+    }
+
+    /// Where walks over all pages end: at the high-water mark, but not far behind the file's end, whatever a damaged meta says.
+    pub fn walk_end(&self) -> u64 {
+        self.end.min((self.bytes / self.page_size).saturating_add(BEHIND_MAX))
     }
 
     /// A page with its overflow pages.
