@@ -318,7 +318,7 @@ pub const DEBUG_PAGES: Target = Target {
         "exp",
         "-1",
     ]),
-    corpus: || super::texts(&["0x10+17+0xfg+0", "fam=grpc.Recv.etcdserverpb.KV&b=-1&exp=1", "seconds=30&debug=1"]),
+    corpus: || super::texts(&["0x10+17+0xfg+0", "fam=grpc.Recv.etcdserverpb.KV&b=-1&exp=1"]),
     run: |input| decoders::debug_pages(&String::from_utf8_lossy(input)),
     ..EMPTY
 };

@@ -346,7 +346,7 @@ pub const METRICS: Target = Target {
     corpus: || {
         texts(&[
             "HTTP/1.1 200 OK\r\n\r\n# HELP a b\n# TYPE a gauge\na{To=\"x\"} 1\n",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n# HELP a \n\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\n# HELP a \n\r\n0\r\n\r\n",
         ])
     },
     run: |input| {
