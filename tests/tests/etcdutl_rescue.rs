@@ -89,12 +89,19 @@ fn root_gets_a_new_password_and_servers_take_it() {
     }
 }
 
+/// Starts a member, and stops it when it has answered: by then it has applied what its log knows to be committed.
+fn served(folder: &TempDir, launch: &mut Launch) {
+    let server = launch.start();
+    succeeds(folder, &server.client_address(), "get key");
+    server.stop();
+}
+
 /// Where there was no root, there is one with all rights.
 #[test]
 fn root_is_made_where_there_was_none() {
     let folder = TempDir::new("reset-none");
     let mut launch = Launch::new(&our_etcd(), &folder.join("data")).with_flags(&[QUICK]);
-    launch.start().stop();
+    served(&folder, &mut launch);
     std::fs::write(folder.join("password"), "new\r\nignored\n").expect("a file");
     let line = format!("auth reset-root {QUICK} --data-dir data --password-file password");
     let said = utl(&folder, &line, "");
@@ -109,7 +116,7 @@ fn root_is_made_where_there_was_none() {
 fn a_database_that_lacks_committed_entries_is_refused() {
     let folder = TempDir::new("reset-behind");
     let mut launch = Launch::new(&our_etcd(), &folder.join("data"));
-    launch.start().stop();
+    served(&folder, &mut launch);
     let db = folder.join("data/member/snap/db");
     std::fs::copy(&db, folder.join("older")).expect("a copy");
     let server = launch.start();
@@ -119,7 +126,7 @@ fn a_database_that_lacks_committed_entries_is_refused() {
     let line = "auth reset-root --data-dir data";
     let said = utl(&folder, line, "new\n");
     assert!(said.code == Some(1) && said.err.contains("Start it, stop it with SIGTERM"), "{said:?}");
-    launch.start().stop();
+    served(&folder, &mut launch);
     let said = utl(&folder, line, "new\n");
     assert_eq!(said.code, Some(0), "{said:?}");
 }
