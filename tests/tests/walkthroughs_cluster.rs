@@ -10,7 +10,7 @@ use oxetcd_tests::places::our_etcd;
 use oxetcd_tests::process::Launch;
 use oxetcd_tests::temp::TempDir;
 use std::path::Path;
-use tools::{Said, ask, insist, our_etcdctl, until, words};
+use tools::{Said, added, ask, insist, our_etcdctl, words};
 
 /// Runs a line of our etcdctl.
 fn etcdctl(folder: &Path, line: &str) -> Said {
@@ -173,13 +173,7 @@ async fn w5() {
 
     let follower = (seats.leader().await + 1) % 3;
     let add = format!("--endpoints={} member add infra3 --peer-urls={}", seats.url(follower), http(W5[3], 2380));
-    // Connections count when they have stood for 5 s.
-    let added = until("a member more", || {
-        let said = etcdctl(folder.path(), &add);
-        let early = said.err.contains("unhealthy cluster");
-        assert!(early || said.code == Some(0), "{said:?}");
-        (!early).then_some(said.out)
-    });
+    let added = added(|| etcdctl(folder.path(), &add));
     assert!(added.contains("ETCD_INITIAL_CLUSTER_STATE=\"existing\"") && added.contains("infra3="), "{added}");
     let unsorted: Vec<String> = [3, 1, 0, 2].iter().map(|n| format!("infra{n}={}", http(W5[*n], 2380))).collect();
     launches = vec![infra(&folder, 3, "existing", &unsorted.join(","))];

@@ -84,6 +84,16 @@ pub fn insist(mut run: impl FnMut() -> Said) -> Said {
     }
 }
 
+/// What a `member add` prints that is given again while it comes too early: connections count when they have stood for 5 s.
+pub fn added(mut add: impl FnMut() -> Said) -> String {
+    until("a member more", || {
+        let said = add();
+        let early = said.err.contains("unhealthy cluster");
+        assert!(early || said.code == Some(0), "{said:?}");
+        (!early).then_some(said.out)
+    })
+}
+
 /// Takes out ids, clocks, durations and addresses. `names`: texts of this run and what they stand for.
 pub fn plain(said: &str, names: &[(String, &str)]) -> String {
     let mut said = said.to_owned();

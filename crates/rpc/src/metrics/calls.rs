@@ -143,17 +143,6 @@ meters! {
     in "grpc.health.v1.Health": "Check" "unary", "List" "unary", "Watch" "server_stream",
 }
 
-impl Followed {
-    fn end(self, code: Code) {
-        if let Some(remembered) = self.remembered {
-            remembered.end(code);
-        }
-        if let Some(span) = self.span {
-            span.end(code);
-        }
-    }
-}
-
 /// A call that is counted: as started when it is made, as handled when it has ended, and as cancelled where it is dropped
 /// before.
 #[derive(Debug)]
@@ -170,6 +159,17 @@ pub(crate) struct Counted {
 struct Followed {
     span: Option<Box<dyn Span>>,
     remembered: Option<Active>,
+}
+
+impl Followed {
+    fn end(self, code: Code) {
+        if let Some(remembered) = self.remembered {
+            remembered.end(code);
+        }
+        if let Some(span) = self.span {
+            span.end(code);
+        }
+    }
 }
 
 impl Counted {
@@ -204,9 +204,13 @@ impl Counted {
         self.followed = (span.is_some() || remembered.is_some()).then(|| Box::new(Followed { span, remembered }));
     }
 
+    fn remembered(&self) -> Option<&Active> {
+        self.followed.as_ref()?.remembered.as_ref()
+    }
+
     /// Something happened that `/debug/requests` shows.
     pub fn note(&self, what: impl FnOnce() -> String) {
-        if let Some(remembered) = self.followed.as_ref().and_then(|followed| followed.remembered.as_ref()) {
+        if let Some(remembered) = self.remembered() {
             remembered.note(what);
         }
     }
@@ -221,7 +225,7 @@ impl Counted {
 
     /// Ends with an error.
     pub fn fail(&mut self, why: &Status) {
-        if let Some(remembered) = self.followed.as_ref().and_then(|followed| followed.remembered.as_ref()) {
+        if let Some(remembered) = self.remembered() {
             remembered.fail(why);
         }
         self.end(why.code());
