@@ -41,6 +41,8 @@ pub struct History {
     refused: BTreeSet<bytes::Bytes>,
     /// What else members agree on, by index, as the first of them had it.
     prints: BTreeMap<u64, String>,
+    /// The newest change of membership.
+    changed_at: u64,
 }
 
 impl Default for History {
@@ -51,6 +53,7 @@ impl Default for History {
             ids: BTreeSet::new(),
             refused: BTreeSet::new(),
             prints: BTreeMap::new(),
+            changed_at: 0,
         }
     }
 }
@@ -58,6 +61,11 @@ impl Default for History {
 impl History {
     pub fn last_index(&self) -> u64 {
         self.log.len() as u64
+    }
+
+    /// Where the newest change of membership is.
+    pub fn changed_at(&self) -> u64 {
+        self.changed_at
     }
 
     pub fn newest(&self) -> &Rc<Model> {
@@ -95,6 +103,9 @@ impl History {
             && self.refused.contains(&r.value)
         {
             return Err(format!("its client was told that this was not proposed: {op:?}"));
+        }
+        if entry.kind != EntryKind::Normal {
+            self.changed_at = entry.index;
         }
         let mut model = Model::clone(self.newest());
         if cluster_version.is_some() {

@@ -100,6 +100,9 @@ pub struct Node {
     /// Bytes of its files are not what was written.
     pub rotten: bool,
     pub shadow: Shadow,
+    /// The page store holds what entries up to here did, whatever happens; and up to where it will when the job is done.
+    pub checkpointed: u64,
+    pub checkpointing: u64,
     pub streams: Option<Streams>,
     /// A database came, and is not installed yet.
     pub received: bool,
@@ -131,6 +134,8 @@ impl Node {
             armed: false,
             rotten: false,
             shadow: Shadow::default(),
+            checkpointed: 0,
+            checkpointing: 0,
             streams: None,
             received: false,
             last_job: None,
@@ -228,7 +233,7 @@ impl Node {
             choices: Choices::default(),
             checkpoint_bytes: plan.checkpoint_bytes,
             checkpoint_ms: plan.checkpoint_ms,
-            unwritten_bytes: usize::MAX,
+            unwritten_bytes: plan.unwritten_bytes,
         }
     }
 }

@@ -94,6 +94,8 @@ pub struct Plan {
     pub downgrade: bool,
     /// Watchers go on at other members.
     pub roam: bool,
+    /// Members refuse proposals while changes that the page store lacks take so much memory.
+    pub unwritten_bytes: usize,
 }
 
 impl Plan {
@@ -136,10 +138,14 @@ impl Plan {
             auth: more.one_in(3),
             downgrade: more.one_in(4),
             roam: more.one_in(2),
+            unwritten_bytes: usize::MAX,
         };
         // A member that is refused its data is replaced; beside other changes that could cost the quorum.
         if more.one_in(4) && plan.members >= 3 && !plan.reconfigure {
             plan.faults.push(Fault::Rot);
+        }
+        if more.one_in(6) {
+            plan.unwritten_bytes = plan.checkpoint_bytes * (1 + more.below(4) as usize);
         }
         plan
     }

@@ -25,8 +25,9 @@ enum Bend {
 /// A change of a plan, by its name.
 type Plainer = (&'static str, fn(&mut Plan));
 
-const PLAIN: [Plainer; 12] = [
+const PLAIN: [Plainer; 13] = [
     ("same-members", |plan| plan.reconfigure = false),
+    ("room-for-changes", |plan| plan.unwritten_bytes = usize::MAX),
     ("leaders-stay", |plan| plan.move_leader = false),
     ("no-defragment", |plan| plan.defragments = 0),
     ("no-images", |plan| plan.images = 0),

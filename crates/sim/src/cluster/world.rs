@@ -583,6 +583,7 @@ impl World {
             return Err(format!("{id:x}: two checkpoints at once"));
         }
         process.job_kind = Some(kind);
+        node.checkpointing = process.visible.index();
         // It waited, or came while the other was told of.
         let waited = |(kind, at_us)| kind == JobKind::Defragment && now_us - at_us < WAITED_US;
         if kind == JobKind::Install && node.last_job.is_some_and(waited) {
@@ -599,7 +600,7 @@ impl World {
         let node = self.nodes.get_mut(&id).expect("it lives");
         let Some(kind) = node.process.as_mut().and_then(|process| process.job_kind.take()) else { return };
         match kind {
-            JobKind::Checkpoint => {}
+            JobKind::Checkpoint => node.checkpointed = node.checkpointed.max(node.checkpointing),
             JobKind::Defragment => self.report.defragmented += 1,
             JobKind::Install => {
                 node.received = false;
