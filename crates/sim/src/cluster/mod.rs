@@ -121,29 +121,33 @@ pub struct Report {
 #[derive(Debug, Default)]
 pub struct Totals {
     pub seeds: u64,
-    /// Each figure's sum, and in how many seeds it was not zero.
-    figures: BTreeMap<String, (u64, u64)>,
+    /// Of the traces of all seeds, in their order: two processes that run the same seeds have the same.
+    traces: Digest,
+    /// Each figure in the seeds in which it is not zero.
+    figures: BTreeMap<String, Vec<u64>>,
 }
 
 impl Totals {
     pub fn add(&mut self, report: &Report) {
         self.seeds += 1;
+        self.traces.mix(&[report.trace]);
         for (name, figure) in report.figures() {
-            let (sum, seeds) = self.figures.entry(name).or_default();
-            *sum += figure;
-            *seeds += u64::from(figure > 0);
+            self.figures.entry(name).or_default().extend((figure > 0).then_some(figure));
         }
     }
 }
 
 impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "{:<44} {:>14} {:>12}", "what", "in all", "% of seeds")?;
-        for (name, (sum, seeds)) in &self.figures {
-            let share = *seeds as f64 * 100.0 / self.seeds as f64;
-            writeln!(f, "{name:<44} {sum:>14} {share:>12.1}")?;
+        writeln!(f, "{:<44} {:>14} {:>12} {:>14}", "what", "in all", "% of seeds", "median there")?;
+        for (name, figures) in &self.figures {
+            let share = figures.len() as f64 * 100.0 / self.seeds as f64;
+            let mut sorted = figures.clone();
+            sorted.sort_unstable();
+            let median = sorted.get(sorted.len() / 2).unwrap_or(&0);
+            writeln!(f, "{name:<44} {:>14} {share:>12.1} {median:>14}", figures.iter().sum::<u64>())?;
         }
-        Ok(())
+        writeln!(f, "traces of all seeds together: {:016x}", self.traces.0)
     }
 }
 
@@ -214,9 +218,27 @@ impl Report {
 /// Everything that happens, for people if they want it, and as a number.
 #[derive(Debug)]
 pub struct Trace {
-    hash: u64,
+    hash: Digest,
     verbose: bool,
     tail: Rc<RefCell<Tail>>,
+}
+
+/// FNV-1a of numbers, little-endian.
+#[derive(Clone, Copy, Debug)]
+struct Digest(u64);
+
+impl Default for Digest {
+    fn default() -> Digest {
+        Digest(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Digest {
+    fn mix(&mut self, numbers: &[u64]) {
+        for byte in numbers.iter().flat_map(|n| n.to_le_bytes()) {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
 }
 
 /// How much happened, and the last of it: kept by whoever started the run, since a world that fails is gone.
@@ -231,13 +253,11 @@ struct Tail {
 
 impl Trace {
     fn new(verbose: bool, tail: Rc<RefCell<Tail>>) -> Trace {
-        Trace { hash: 0xcbf2_9ce4_8422_2325, verbose, tail }
+        Trace { hash: Digest::default(), verbose, tail }
     }
 
     fn mix(&mut self, numbers: &[u64]) {
-        for byte in numbers.iter().flat_map(|n| n.to_le_bytes()) {
-            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        self.hash.mix(numbers);
     }
 
     fn say(&mut self, now_us: u64, what: impl FnOnce() -> String) {

@@ -44,7 +44,7 @@ impl World {
         self.report.leaders = self.terms.leaders();
         self.history.sum_up(&mut self.report);
         self.report.expired = self.clocks.expired;
-        self.report.trace = self.trace.hash;
+        self.report.trace = self.trace.hash.0;
     }
 
     fn settle(&mut self) -> Result<(), String> {
