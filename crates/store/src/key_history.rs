@@ -141,6 +141,10 @@ impl Older {
             let full = std::mem::take(&mut self.tail);
             self.add(full.into());
         }
+        // Most keys have few older revisions: room for four of them, as `Vec` begins, would be the most of an index's memory.
+        if self.tail.len() == self.tail.capacity() {
+            self.tail.reserve_exact((self.tail.len() / 2).clamp(1, CHUNK - self.tail.len()));
+        }
         self.tail.push(item);
     }
 
@@ -191,6 +195,7 @@ impl Older {
             self.add(chunk.iter().copied().filter(|i| i.rev >= first_kept).collect());
         }
         self.tail.retain(|i| i.rev >= first_kept);
+        self.tail.shrink_to_fit();
         true
     }
 
