@@ -10,6 +10,8 @@ use std::path::Path;
 
 /// A machine that crashes while it comes up does so at most this often in a row.
 const BOOT_CRASHES_MAX: u64 = 3;
+/// A clock jumps by less than this, ms.
+const JUMP_MS: u64 = 20_000;
 
 /// Files that have checksums, and that of which some pages have.
 fn is_checked(path: &Path) -> bool {
@@ -59,6 +61,7 @@ impl World {
             Fault::SlowDisk => self.slow_disk(id),
             Fault::BadDisk => self.bad_disk(id),
             Fault::Rot => self.rot(id),
+            Fault::Jump => self.jump(id),
         }
         Ok(())
     }
@@ -123,6 +126,16 @@ impl World {
             node.paused_until_us = until;
             let leads = node.process.as_ref().is_some_and(|process| process.member.leader() == id);
             self.report.paused_leaders += u64::from(leads);
+        }
+    }
+
+    /// Leases seem to have run longer than they did: what follows from that no protocol can know.
+    fn jump(&mut self, id: u64) {
+        let (now_us, by_ms) = (self.queue.now_us(), 1 + self.rng.below(JUMP_MS));
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.jumped_ms += by_ms;
+            self.clocks.jumped(now_us, by_ms);
+            self.plan_wake(id, now_us);
         }
     }
 

@@ -88,6 +88,8 @@ pub struct Node {
     founders: Vec<Founder>,
     /// The clock's rate, parts in a million more than that of the world's.
     drift_ppm: i64,
+    /// What it jumped, all together.
+    pub jumped_ms: u64,
     pub process: Option<Process>,
     /// Counts processes: what was meant for an older one is nothing to a newer.
     pub life: u64,
@@ -127,6 +129,7 @@ impl Node {
             disk: SimDisk::new(SimOptions { seed: rng.draw(), capacity: u64::MAX }),
             founders,
             drift_ppm: rng.below(2 * plan.drift_ppm + 1) as i64 - drift,
+            jumped_ms: 0,
             process: None,
             life: 0,
             paused_until_us: 0,
@@ -146,7 +149,7 @@ impl Node {
     /// The machine's own clock, ms.
     pub fn clock_ms(&self, now_us: u64) -> u64 {
         let off = now_us as i64 / 1_000_000 * self.drift_ppm;
-        (now_us as i64 + off) as u64 / 1000
+        (now_us as i64 + off) as u64 / 1000 + self.jumped_ms
     }
 
     /// When the world's clock shows what is `at_ms` on this machine's, at the earliest.
@@ -193,6 +196,7 @@ impl Node {
 
     fn boot_config(&self, now_us: u64, rng: &mut Rng, plan: &Plan) -> BootConfig {
         let now_ms = self.clock_ms(now_us);
+        let off_ms = if plan.time_of_day_off_ms > 0 { rng.below(plan.time_of_day_off_ms) } else { 0 };
         BootConfig {
             disk: self.disk.shared(),
             data_dir: "/data".into(),
@@ -203,7 +207,7 @@ impl Node {
             initial: Ok(Beginning { cluster_id: CLUSTER_ID, id: self.id, founders: self.founders.clone() }),
             force_new_cluster: None,
             now_ms,
-            wall_ms: 1_700_000_000_000 + now_ms,
+            wall_ms: 1_700_000_000_000 + now_ms + off_ms - plan.time_of_day_off_ms / 2,
         }
     }
 

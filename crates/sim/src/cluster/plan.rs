@@ -27,9 +27,11 @@ pub enum Fault {
     BadDisk,
     /// Bytes that were synced are others, of one member at a time.
     Rot,
+    /// A machine's clock is later all at once, as of one that was moved. (Back it never goes: that is what monotonic means.)
+    Jump,
 }
 
-pub const FAULTS: [Fault; 11] = [
+pub const FAULTS: [Fault; 12] = [
     Fault::Kill,
     Fault::Power,
     Fault::Blackout,
@@ -41,6 +43,7 @@ pub const FAULTS: [Fault; 11] = [
     Fault::SlowDisk,
     Fault::BadDisk,
     Fault::Rot,
+    Fault::Jump,
 ];
 
 /// The mix.
@@ -96,13 +99,16 @@ pub struct Plan {
     pub roam: bool,
     /// Members refuse proposals while changes that the page store lacks take so much memory.
     pub unwritten_bytes: usize,
+    /// The time of day may be wrong by so much, and is another one each time a machine starts.
+    pub time_of_day_off_ms: u64,
 }
 
 impl Plan {
     pub fn draw(rng: &mut Rng) -> Plan {
         // Drawn apart: worlds without what is new stay what they were.
         let mut more = Rng::new(rng.clone().draw());
-        let faults = FAULTS.into_iter().filter(|fault| *fault != Fault::Rot && rng.one_in(3)).collect();
+        let later = [Fault::Rot, Fault::Jump];
+        let faults = FAULTS.into_iter().filter(|fault| !later.contains(fault) && rng.one_in(3)).collect();
         let mut plan = Plan {
             members: [1, 3, 3, 3, 4, 5, 5][rng.below(7) as usize],
             faults,
@@ -139,11 +145,16 @@ impl Plan {
             downgrade: more.one_in(4),
             roam: more.one_in(2),
             unwritten_bytes: usize::MAX,
+            time_of_day_off_ms: 0,
         };
         // A member that is refused its data is replaced; beside other changes that could cost the quorum.
         if more.one_in(4) && plan.members >= 3 && !plan.reconfigure {
             plan.faults.push(Fault::Rot);
         }
+        if more.one_in(6) {
+            plan.faults.push(Fault::Jump);
+        }
+        plan.time_of_day_off_ms = [0, 0, 0, 3_600_000][more.below(4) as usize];
         if more.one_in(6) {
             plan.unwritten_bytes = plan.checkpoint_bytes * (1 + more.below(4) as usize);
         }

@@ -25,7 +25,7 @@ enum Bend {
 /// A change of a plan, by its name.
 type Plainer = (&'static str, fn(&mut Plan));
 
-const PLAIN: [Plainer; 13] = [
+const PLAIN: [Plainer; 14] = [
     ("same-members", |plan| plan.reconfigure = false),
     ("room-for-changes", |plan| plan.unwritten_bytes = usize::MAX),
     ("leaders-stay", |plan| plan.move_leader = false),
@@ -34,6 +34,7 @@ const PLAIN: [Plainer; 13] = [
     ("nothing-lost", |plan| (plan.lost, plan.doubled) = (0, 0)),
     ("in-order", |plan| plan.reorder = false),
     ("clocks-agree", |plan| plan.drift_ppm = 0),
+    ("time-of-day-known", |plan| plan.time_of_day_off_ms = 0),
     ("no-watches", |plan| plan.streams = 0),
     ("small-values", |plan| plan.big_values = false),
     ("no-quota", |plan| plan.quota = 0),

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 struct Clock {
     grant: u64,
     ttl_ms: u64,
-    /// Not revoked before, by the world's clock: a full TTL since the last acknowledged renewal was asked for.
-    earliest_us: u64,
+    /// When it was asked for, or the last acknowledged renewal: it is not revoked before a full TTL has passed since.
+    asked_us: u64,
     /// The last moment at which it may have been renewed.
     renewed_us: u64,
 }
@@ -23,6 +23,8 @@ pub struct Clocks {
     revoked: BTreeSet<i64>,
     /// How much faster than the world's clock a member's may be, parts in a million.
     drift_ppm: u64,
+    /// When members' clocks were later all at once, and by how much, ms: any of them may have been the lessor's.
+    jumps: Vec<(u64, u64)>,
     pub expired: u64,
 }
 
@@ -49,8 +51,8 @@ impl Clocks {
         for id in model.lease_ids() {
             let Some((ttl, grant)) = model.lease(id) else { continue };
             let ttl_ms = ttl as u64 * 1000;
-            let earliest_us = self.end_us(self.asked_us.get(&id).copied().unwrap_or(now_us), ttl_ms);
-            let new = Clock { grant, ttl_ms, earliest_us, renewed_us: now_us };
+            let asked_us = self.asked_us.get(&id).copied().unwrap_or(now_us);
+            let new = Clock { grant, ttl_ms, asked_us, renewed_us: now_us };
             let clock = self.clocks.entry(id).or_insert(new);
             if clock.grant != grant {
                 *clock = new;
@@ -63,30 +65,39 @@ impl Clocks {
                 continue;
             }
             self.expired += 1;
-            if now_us < clock.earliest_us {
-                let early_ms = (clock.earliest_us - now_us) / 1000;
+            let earliest_us = self.earliest_us(&clock);
+            if now_us < earliest_us {
+                let early_ms = (earliest_us - now_us) / 1000;
                 return Err(format!("lease {id} is revoked {early_ms} ms before its time: {clock:?}"));
             }
         }
         Ok(())
     }
 
-    fn end_us(&self, from_us: u64, ttl_ms: u64) -> u64 {
+    /// A member's clock jumps.
+    pub fn jumped(&mut self, now_us: u64, by_ms: u64) {
+        self.jumps.push((now_us, by_ms));
+    }
+
+    /// By the world's clock.
+    fn earliest_us(&self, clock: &Clock) -> u64 {
+        let since = self.jumps.iter().rev().take_while(|(at_us, _)| *at_us >= clock.asked_us);
+        let jumped_ms: u64 = since.map(|(_, by_ms)| by_ms).sum();
         // A fast clock shows more than it should; 1 ms for rounding.
-        from_us + (ttl_ms * 1000).saturating_sub(ttl_ms * self.drift_ppm / 1000 + 1000)
+        let early_us = clock.ttl_ms * self.drift_ppm / 1000 + 1000 + jumped_ms * 1000;
+        clock.asked_us + (clock.ttl_ms * 1000).saturating_sub(early_us)
     }
 
     /// The renewal asked for at `asked_us`, of this grant, is acknowledged.
     pub fn renewed(&mut self, id: i64, grant: u64, asked_us: u64, now_us: u64) {
-        let end = self.clocks.get(&id).map(|clock| self.end_us(asked_us, clock.ttl_ms));
         if let Some(clock) = self.clocks.get_mut(&id).filter(|clock| clock.grant == grant) {
-            clock.earliest_us = clock.earliest_us.max(end.unwrap_or(0));
+            clock.asked_us = clock.asked_us.max(asked_us);
             clock.renewed_us = clock.renewed_us.max(now_us);
         }
     }
 
     pub fn may_be_gone(&self, id: i64, now_us: u64) -> bool {
-        self.revoked.contains(&id) || self.clocks.get(&id).is_none_or(|clock| clock.earliest_us <= now_us)
+        self.revoked.contains(&id) || self.clocks.get(&id).is_none_or(|clock| self.earliest_us(clock) <= now_us)
     }
 
     /// A lease that should be gone, when all members have served without a fault since `quiet_us`.
