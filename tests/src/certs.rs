@@ -45,6 +45,8 @@ pub struct Wish<'a> {
     pub purpose: Use,
     /// Its time is over.
     pub ended: bool,
+    /// Days from now that it counts from and to, where that matters.
+    pub days: Option<(i64, i64)>,
     /// It may sign others, though it is none's authority.
     pub may_sign: bool,
 }
@@ -52,7 +54,7 @@ pub struct Wish<'a> {
 impl<'a> Wish<'a> {
     /// For servers and clients.
     pub fn both(name: &'a str, common_name: &'a str, hosts: &'a [&'a str]) -> Wish<'a> {
-        Wish { name, common_name, hosts, purpose: Use::Both, ended: false, may_sign: false }
+        Wish { name, common_name, hosts, purpose: Use::Both, ended: false, days: None, may_sign: false }
     }
 
     /// For clients.
@@ -91,6 +93,9 @@ impl Authority {
         params.serial_number = Some(SerialNumber::from(serial));
         if wish.ended {
             params.not_after = (SystemTime::now() - DAY).into();
+        }
+        if let Some((from, to)) = wish.days {
+            (params.not_before, params.not_after) = (in_days(from).into(), in_days(to).into());
         }
         if wish.may_sign {
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -147,6 +152,11 @@ fn named(common_name: &str, hosts: &[&str]) -> CertificateParams {
     params.not_before = (SystemTime::now() - 2 * DAY).into();
     params.not_after = (SystemTime::now() + 365 * DAY).into();
     params
+}
+
+fn in_days(days: i64) -> SystemTime {
+    let distance = DAY * u32::try_from(days.unsigned_abs()).expect("a few days");
+    if days < 0 { SystemTime::now() - distance } else { SystemTime::now() + distance }
 }
 
 /// At once: nobody reads half of it.

@@ -1,5 +1,6 @@
 //! One call: an endpoint, metadata, a deadline, and another attempt where that is safe.
 
+use crate::cause::{Cause, Failure, Failures};
 use crate::config::{Config, Observer};
 use crate::dial::Link;
 use crate::error::{Error, rpc_text};
@@ -56,6 +57,7 @@ pub struct Client {
 pub struct Stream<R> {
     inner: Streaming<R>,
     link: Arc<Link>,
+    failures: Failures,
 }
 
 impl<R> Stream<R> {
@@ -64,7 +66,11 @@ impl<R> Stream<R> {
     /// # Errors
     /// The server's status, or *unavailable* when the connection broke.
     pub async fn next(&mut self) -> Result<Option<R>, Error> {
-        self.inner.message().await.map_err(|status| Error::from(settle(status, &self.link)))
+        self.inner.message().await.map_err(|status| {
+            let (status, cause) = settle(status, &self.link, 0);
+            self.failures.note(&self.link.endpoint, cause);
+            Error::from(status)
+        })
     }
 }
 
@@ -80,6 +86,9 @@ impl Client {
         let token = Arc::new(RwLock::new(config.token.clone()));
         let pool = Pool::new(&config);
         if let Err(why) = pool.secured() {
+            for endpoint in &config.endpoints {
+                config.failures.note(endpoint, Cause::Other(why.clone()));
+            }
             return Err(Error::Tls(why.clone()));
         }
         let client = Client { pool: Arc::new(pool), token, deadline: None, require_leader: false };
@@ -119,6 +128,22 @@ impl Client {
     /// The endpoints it was set up with.
     pub fn endpoints(&self) -> &[String] {
         &self.pool.config().endpoints
+    }
+
+    /// What was found at the endpoints where the last call failed, or an attempt of it.
+    pub fn failures(&self) -> Vec<Failure> {
+        self.pool.config().failures.list()
+    }
+
+    /// Notes a cause that an answer told, at all endpoints of this client.
+    pub fn note(&self, cause: &Cause) {
+        for endpoint in self.endpoints() {
+            self.pool.config().failures.note(endpoint, cause.clone());
+        }
+    }
+
+    fn note_at(&self, link: &Link, cause: Cause) {
+        self.pool.config().failures.note(&link.endpoint, cause);
     }
 
     /// Fetches a token anew. A server without authentication is no error.
@@ -167,7 +192,10 @@ impl Client {
         let mut attempt = 0;
         loop {
             let (link, status) = match self.attempt(method, request.clone()).await {
-                Ok(response) => return Ok(response),
+                Ok(response) => {
+                    self.pool.config().failures.forget(self.endpoints());
+                    return Ok(response);
+                }
                 Err(failed) => failed,
             };
             self.observe(method, attempt, link.as_deref(), &status);
@@ -197,6 +225,7 @@ impl Client {
         R: Message + Default + 'static,
     {
         let link = self.link().await.map_err(|status| (None, status))?;
+        let bytes = request.encoded_len();
         let call = async {
             self.check_size(&request)?;
             let mut grpc = self.grpc(&link);
@@ -207,10 +236,14 @@ impl Client {
         match within(self.deadline, call).await {
             Some(Ok(response)) => Ok(response.into_inner()),
             Some(Err(status)) => {
-                let status = settle(status, &link);
+                let (status, cause) = settle(status, &link, bytes);
+                self.note_at(&link, cause);
                 Err((Some(link), status))
             }
-            None => Err((Some(link), Status::deadline_exceeded("context deadline exceeded"))),
+            None => {
+                self.note_at(&link, Cause::NoAnswer);
+                Err((Some(link), Status::deadline_exceeded("context deadline exceeded")))
+            }
         }
     }
 
@@ -250,9 +283,18 @@ impl Client {
             grpc.streaming(self.request(requests)?, path, ProstCodec::<Q, R>::default()).await
         };
         match within(self.deadline, call).await {
-            Some(Ok(response)) => Ok(Stream { inner: response.into_inner(), link }),
-            Some(Err(status)) => Err(settle(status, &link).into()),
-            None => Err(Error::DeadlineExceeded),
+            Some(Ok(response)) => {
+                Ok(Stream { inner: response.into_inner(), link, failures: self.pool.config().failures.clone() })
+            }
+            Some(Err(status)) => {
+                let (status, cause) = settle(status, &link, 0);
+                self.note_at(&link, cause);
+                Err(status.into())
+            }
+            None => {
+                self.note_at(&link, Cause::NoAnswer);
+                Err(Error::DeadlineExceeded)
+            }
         }
     }
 
@@ -301,7 +343,7 @@ impl Client {
     fn observe(&self, method: Method, attempt: usize, link: Option<&Link>, status: &Status) {
         if let Some(observer) = &self.pool.config().observer {
             observer(&Attempt {
-                target: self.pool.target().to_owned(),
+                target: self.pool.target(),
                 peer: link.map(|link| (link.peer.clone(), link.local.clone())),
                 method: method.path,
                 attempt,
@@ -313,15 +355,24 @@ impl Client {
 
 /// A status that was made here, not sent by the server, means that the connection broke: it is given up, and the call
 /// counts as *unavailable*, which is what grpc-go makes of it.
-fn settle(status: Status, link: &Link) -> Status {
+fn settle(status: Status, link: &Link, request_bytes: usize) -> (Status, Cause) {
+    let refused = |status: Status| {
+        let (code, message) = (status.code(), status.message().to_owned());
+        let cause = match code {
+            Code::DeadlineExceeded => Cause::NoAnswer,
+            _ => Cause::Refusal { code, message, request_bytes },
+        };
+        (status, cause)
+    };
     if let Some(sizes) = too_large(status.message()) {
-        return Status::resource_exhausted(format!("grpc: received message larger than max {sizes}"));
+        return refused(Status::resource_exhausted(format!("grpc: received message larger than max {sizes}")));
     }
     if std::error::Error::source(&status).is_none() {
-        return status;
+        return refused(status);
     }
     link.lose();
-    Status::unavailable(format!("error reading from server: {}", status.message()))
+    let cause = Cause::Broken(status.message().to_owned());
+    (Status::unavailable(format!("error reading from server: {}", status.message())), cause)
 }
 
 /// tonic's text for an answer beyond the limit, as grpc-go's `(28 vs. 10)`.

@@ -1,6 +1,7 @@
 //! How a client is set up, and what an endpoint's text means.
 
 use crate::call::Attempt;
+use crate::cause::Failures;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub struct Config {
     /// A token that is there already.
     pub token: Option<String>,
     pub observer: Option<Observer>,
+    /// Where the last cause of each endpoint is written down.
+    pub failures: Failures,
 }
 
 impl Default for Config {
@@ -48,6 +51,7 @@ impl Default for Config {
             user: None,
             token: None,
             observer: None,
+            failures: Failures::default(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! A connection counts as up once the server's first bytes, its HTTP/2 preface, are here, as in grpc-go: before that nobody
 //! knows that a server takes our certificate (TLS 1.3), or that somebody is at home behind an open port.
 
+use crate::cause::Cause;
 use crate::config::{Address, Config};
 use hyper_util::rt::TokioIo;
 use std::future::{Ready, ready};
@@ -35,7 +36,15 @@ type Io = TokioIo<Heard>;
 /// A connection that tells once whether the server spoke, or how reading failed.
 struct Heard {
     inner: Box<dyn Bytes>,
-    first: Option<oneshot::Sender<Result<(), String>>>,
+    first: Option<oneshot::Sender<Result<Option<Cause>, String>>>,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub struct Undialled {
+    /// Go's text, as gRPC wraps it.
+    pub text: String,
+    pub cause: Cause,
 }
 
 impl AsyncRead for Heard {
@@ -45,7 +54,7 @@ impl AsyncRead for Heard {
         let heard = match &outcome {
             Poll::Pending => return outcome,
             Poll::Ready(Ok(())) if buffer.filled().len() == before => Err("EOF".to_owned()),
-            Poll::Ready(Ok(())) => Ok(()),
+            Poll::Ready(Ok(())) => Ok(Cause::of_first_bytes(&buffer.filled()[before..])),
             Poll::Ready(Err(e)) => Err(tls::told(e)),
         };
         if let Some(first) = self.first.take() {
@@ -73,6 +82,8 @@ impl AsyncWrite for Heard {
 /// An established connection.
 #[derive(Debug)]
 pub struct Link {
+    /// As the configuration names it.
+    pub endpoint: String,
     pub channel: Channel,
     pub peer: String,
     pub local: String,
@@ -93,27 +104,40 @@ impl Link {
 /// Connects, with TLS where `secure` is given, and waits for the server's first word.
 ///
 /// # Errors
-/// Go's text of the failure, as gRPC wraps it.
-pub async fn dial(address: &Address, config: &Config, secure: Option<&tls::Client>) -> Result<Link, String> {
-    let end = tokio::time::Instant::now() + config.dial_timeout;
+/// Go's text of the failure, as gRPC wraps it, and what was found.
+pub async fn dial(name: &str, config: &Config, secure: Option<&tls::Client>) -> Result<Link, Undialled> {
+    let (address, end) = (&Address::parse(name), tokio::time::Instant::now() + config.dial_timeout);
     let connect = open(address, secure);
     let (stream, peer, local) = match tokio::time::timeout_at(end, connect).await {
         Ok(outcome) => outcome?,
-        Err(_) => return Err(format!("{DIALING}{}: i/o timeout", dial_text(address))),
+        Err(_) => {
+            let text = format!("{DIALING}{}: i/o timeout", dial_text(address));
+            return Err(Undialled { text, cause: Cause::DialTimeout(config.dial_timeout) });
+        }
     };
     let (first, heard) = oneshot::channel();
     let io = TokioIo::new(Heard { inner: stream, first: Some(first) });
-    let channel = endpoint(address, config)?.connect_with_connector(Once(Some(io))).await.map_err(|e| e.to_string())?;
-    match tokio::time::timeout_at(end, heard).await {
-        Ok(Ok(heard)) => heard.map_err(|why| format!("{NO_PREFACE}{why}"))?,
+    let other = |text: String| Undialled { cause: Cause::Other(text.clone()), text };
+    let connected = endpoint(address, config).map_err(other)?.connect_with_connector(Once(Some(io))).await;
+    let channel = connected.map_err(|e| other(e.to_string()))?;
+    let lacking = match tokio::time::timeout_at(end, heard).await {
+        Ok(Ok(Ok(None))) => {
+            let endpoint = name.to_owned();
+            return Ok(Link { endpoint, channel, peer, local, lost: AtomicBool::new(false) });
+        }
+        // An alert of TLS is shorter than the head of a frame.
+        Ok(Ok(Ok(Some(Cause::SpeaksTls)))) => (format!("{NO_PREFACE}unexpected EOF"), Cause::SpeaksTls),
+        Ok(Ok(Ok(Some(cause)))) => (format!("{NO_PREFACE}http2: frame too large"), cause),
+        Ok(Ok(Err(why))) => (format!("{NO_PREFACE}{why}"), Cause::of_silence(&why)),
         // The connection was given up before it was read from, since writing failed.
-        Ok(Err(_)) => return Err(format!("{NO_PREFACE}write: broken pipe")),
+        Ok(Err(_)) => (format!("{NO_PREFACE}write: broken pipe"), Cause::Closed),
         Err(_) => {
             let waited = go::format_duration(config.dial_timeout);
-            return Err(format!("{NO_PREFACE}read {local}->{peer}: no answer within {waited}"));
+            let text = format!("{NO_PREFACE}read {local}->{peer}: no answer within {waited}");
+            (text, Cause::Mute(config.dial_timeout))
         }
-    }
-    Ok(Link { channel, peer, local, lost: AtomicBool::new(false) })
+    };
+    Err(Undialled { text: lacking.0, cause: lacking.1 })
 }
 
 fn endpoint(address: &Address, config: &Config) -> Result<Endpoint, String> {
@@ -134,31 +158,41 @@ fn endpoint(address: &Address, config: &Config) -> Result<Endpoint, String> {
     })
 }
 
-async fn open(address: &Address, secure: Option<&tls::Client>) -> Result<(Box<dyn Bytes>, String, String), String> {
-    let failed = |e: io::Error| format!("{DIALING}{}: {}", dial_text(address), go_text(&e));
+async fn open(address: &Address, secure: Option<&tls::Client>) -> Result<(Box<dyn Bytes>, String, String), Undialled> {
+    let failed = |cause: Cause, e: &io::Error| Undialled {
+        text: format!("{DIALING}{}: {}", dial_text(address), go_text(e)),
+        cause,
+    };
+    let unconnected = |e: io::Error| failed(Cause::of_connect(&e), &e);
     match address {
         Address::Tcp(host) => {
-            let stream = TcpStream::connect(Address::dialled(host).as_ref()).await.map_err(failed)?;
-            stream.set_nodelay(true).map_err(failed)?;
+            let host = Address::dialled(host);
+            let found = tokio::net::lookup_host(host.as_ref()).await;
+            let found: Vec<_> = found.map_err(|e| failed(Cause::Unresolved(e.to_string()), &e))?.collect();
+            let stream = TcpStream::connect(&found[..]).await.map_err(unconnected)?;
+            stream.set_nodelay(true).map_err(unconnected)?;
             let name = |a: io::Result<std::net::SocketAddr>| a.map(|a| a.to_string()).unwrap_or_default();
             let (peer, local) = (name(stream.peer_addr()), name(stream.local_addr()));
             Ok((secured(stream, address, secure).await?, peer, local))
         }
         Address::Unix(path) => {
-            let stream = UnixStream::connect(path).await.map_err(failed)?;
+            let stream = UnixStream::connect(path).await.map_err(unconnected)?;
             Ok((secured(stream, address, secure).await?, path.clone(), "@".into()))
         }
     }
 }
 
-async fn secured<S>(stream: S, address: &Address, secure: Option<&tls::Client>) -> Result<Box<dyn Bytes>, String>
+async fn secured<S>(stream: S, address: &Address, secure: Option<&tls::Client>) -> Result<Box<dyn Bytes>, Undialled>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let Some(secure) = secure else { return Ok(Box::new(stream)) };
-    match secure.connect(address.server_name(), stream).await {
+    match secure.shake(address.server_name(), stream).await {
         Ok(stream) => Ok(Box::new(stream)),
-        Err(why) => Err(format!("transport: authentication handshake failed: {why}")),
+        Err(failed) => {
+            let text = format!("transport: authentication handshake failed: {}", failed.text);
+            Err(Undialled { text, cause: Cause::of_handshake(address.server_name(), failed) })
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! Client (cheap to clone: connection pool, token, deadline)
 //!   ├─ kv · lease · cluster · maintenance · auth     one request, one answer  methods.rs ─► call.rs ─► pool.rs ─► dial.rs
+//!   │                                                what an endpoint failed with: cause.rs
 //!   ├─ Watch        a stream that is opened anew behind the last revision seen     watch.rs
 //!   ├─ KeepAlive    a stream of renewals, one each third of the TTL                lease.rs
 //!   └─ Session, Mutex, Election     clientv3's concurrency recipes over the above  recipes.rs
@@ -15,20 +16,24 @@
 //! * Requests and answers are the messages of crate `api`: callers decide, this crate delivers.
 
 mod call;
+mod cause;
 mod config;
 mod dial;
 mod error;
 mod lease;
 mod methods;
 mod pool;
+mod probe;
 mod recipes;
 mod watch;
 
 pub use api::recipes::prefix_end;
 pub use call::{Attempt, Client, Method, Stream};
+pub use cause::{Cause, Failure, Failures};
 pub use config::{Address, Config, Demand, Observer};
 pub use error::Error;
 pub use lease::KeepAlive;
+pub use probe::{Speaks, speaks};
 pub use recipes::{Election, Mutex, Session};
 pub use tonic::Code;
 pub use watch::Watch;

@@ -1,7 +1,8 @@
 //! The endpoints: connected when needed, used in turn, left alone for a while after a failure.
 
+use crate::cause::Cause;
 use crate::config::{Address, Config};
-use crate::dial::{Link, dial};
+use crate::dial::{Link, Undialled, dial};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -24,7 +25,8 @@ pub struct Pool {
 
 #[derive(Debug)]
 struct Slot {
-    address: Address,
+    /// As the configuration names it.
+    endpoint: String,
     state: Mutex<State>,
 }
 
@@ -40,7 +42,7 @@ struct State {
 impl Pool {
     pub fn new(config: &Config) -> Pool {
         let slot = |endpoint: &String| Slot {
-            address: Address::parse(endpoint),
+            endpoint: endpoint.clone(),
             state: Mutex::new(State { link: None, backoff: BACKOFF_MIN, retry_at: None, failure: String::new() }),
         };
         let slots = config.endpoints.iter().map(slot).collect();
@@ -62,8 +64,8 @@ impl Pool {
     }
 
     /// The first endpoint without its scheme: what Go's client calls its target.
-    pub fn target(&self) -> &str {
-        self.slots.first().map(|slot| slot.address.authority()).unwrap_or_default()
+    pub fn target(&self) -> String {
+        self.slots.first().map(|slot| Address::parse(&slot.endpoint).authority().to_owned()).unwrap_or_default()
     }
 
     /// The next endpoint that is connected or can be. Waits for one until the deadline; then tells the last failure, also
@@ -80,7 +82,12 @@ impl Pool {
                         failure = text;
                         earliest = Some(earliest.map_or(retry_at, |e| e.min(retry_at)));
                     }
-                    None => return Err(failure),
+                    None => {
+                        // The call's time was over first.
+                        let cause = Cause::DialTimeout(self.config.dial_timeout);
+                        self.config.failures.note_first(&slot.endpoint, cause);
+                        return Err(failure);
+                    }
                 }
             }
             let wake = earliest.unwrap_or_else(Instant::now);
@@ -119,8 +126,8 @@ impl Slot {
             return Err((state.failure.clone(), at));
         }
         let dialled = match secure {
-            Ok(secure) => dial(&self.address, config, secure.as_ref()).await,
-            Err(why) => Err(why.clone()),
+            Ok(secure) => dial(&self.endpoint, config, secure.as_ref()).await,
+            Err(why) => Err(Undialled { text: why.clone(), cause: Cause::Other(why.clone()) }),
         };
         match dialled {
             Ok(link) => {
@@ -129,7 +136,8 @@ impl Slot {
                     State { link: Some(link.clone()), backoff: BACKOFF_MIN, retry_at: None, failure: String::new() };
                 Ok(link)
             }
-            Err(failure) => {
+            Err(Undialled { text: failure, cause }) => {
+                config.failures.note(&self.endpoint, cause);
                 let at = Instant::now() + state.backoff;
                 *state = State {
                     link: None,

@@ -6,7 +6,7 @@ use crate::log;
 use crate::output::{Answer, Format, Health, write_out};
 use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
-use client::{Client, Error};
+use client::{Cause, Client, Error};
 use cobra::{Call, Exit, Flag, Kind};
 
 use std::time::{Duration, Instant};
@@ -108,6 +108,9 @@ async fn active_alarms(client: &Client) -> String {
                 pb::AlarmType::Nospace => "NOSPACE ",
                 pb::AlarmType::Corrupt => "CORRUPT ",
             };
+            if response.alarms.iter().any(|alarm| alarm.alarm() == pb::AlarmType::Nospace) {
+                client.note(&Cause::refusal(&api::Error::NoSpace));
+            }
             format!("Active Alarm(s): {}", response.alarms.iter().map(name).collect::<String>())
         }
         Err(_) => "Unable to fetch the alarm list".to_owned(),

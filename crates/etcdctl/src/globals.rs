@@ -4,6 +4,7 @@
 //! planes type just that (walkthroughs W1 and W4): a flag that stands beside its variable wins with a warning, where Go
 //! ends with code 1; and `ETCDCTL_API`, which chose the API long ago, is silent.
 
+use crate::hints::{self, Asked};
 use crate::log;
 use crate::output::Display;
 use crate::prompt;
@@ -74,6 +75,7 @@ impl Ctl {
     /// # Errors
     /// As [`Ctl::open`].
     pub fn open_logging_as(call: &mut Call, logger: &'static str) -> Result<Ctl, Exit> {
+        let typed = hints::typed(call);
         from_environment(call);
         from_old_names(call);
         let given = &call.given;
@@ -90,8 +92,19 @@ impl Ctl {
             .enable_all()
             .build()
             .map_err(|e| Exit::with(2, format!("cannot start: {e}")))?;
-        let client = runtime.block_on(connect(config))?;
         let timeout = go::clamp(given.nanoseconds("command-timeout"));
+        let lacks_password = config.user.is_none() && config.token.is_none() && !given.text("user").is_empty();
+        let (command, key) = hints::command(call);
+        hints::remember(Asked {
+            config: config.clone(),
+            command,
+            key,
+            typed,
+            timeout,
+            lacks_password,
+            ..Asked::default()
+        });
+        let client = runtime.block_on(connect(config))?;
         let timeout_given = given.was_given("command-timeout");
         Ok(Ctl { runtime, client, display, timeout, timeout_given })
     }
@@ -103,12 +116,13 @@ impl Ctl {
     pub fn client_of_other(
         &self,
         given: &Parsed,
-        prefix: &str,
+        prefix: &'static str,
         endpoint: String,
         user: Option<(String, String)>,
     ) -> Result<Client, Exit> {
         check_tls_files(given, prefix)?;
         let config = Config { user, tls: tls(given, prefix), ..settings(given, vec![endpoint], LOGGER)? };
+        hints::remember(Asked { prefix, config: config.clone(), timeout: self.timeout, ..Asked::default() });
         self.block_on(connect(config))
     }
 

@@ -1,6 +1,7 @@
 //! `etcdctl`: the v3 API from a shell, as Go's etcdctl 3.7.1 answers it.
 //!
 //! * `commands` is the table of all commands; each `run` stands in the module of its topic.
+//! * `hints` adds to a failure what was found at the endpoints, and what to type.
 //! * `globals` reads flags and environment and sets the client up; `output` prints answers in five formats.
 //!
 //! Invariant: what a script can see (standard output, exit code, first words of an error) is Go's, except where
@@ -13,6 +14,7 @@ mod commands;
 mod concurrency;
 pub mod documents;
 mod globals;
+mod hints;
 mod kv;
 mod lease;
 mod log;
@@ -24,6 +26,15 @@ mod txn;
 mod watch;
 
 pub use commands::PROGRAM;
+
+/// Runs a command line (without the program's name). Answers the exit code; a command that failed has said what to do.
+pub fn run(words: Vec<std::ffi::OsString>) -> u8 {
+    let code = cobra::run(&PROGRAM, words);
+    if code != 0 {
+        hints::print();
+    }
+    code
+}
 
 /// What reads lines from outside, opened to the fuzzer.
 #[doc(hidden)]

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::from(cobra::run(&etcdctl::PROGRAM, std::env::args_os().skip(1).collect()))
+    ExitCode::from(etcdctl::run(std::env::args_os().skip(1).collect()))
 }

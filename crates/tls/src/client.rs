@@ -1,8 +1,9 @@
 //! The client's side of a handshake.
 
 use crate::live::Live;
-use crate::verify::{Findings, Judge};
-use crate::words::told;
+use crate::verify::{Findings, Found, Judge};
+use crate::words::{of_alert, told};
+use crate::x509::{Shown, look};
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
@@ -65,18 +66,91 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        self.shake(host, stream).await.map_err(|failed| failed.text)
+    }
+
+    /// The same; a failure tells what was found, too, for whoever explains it.
+    ///
+    /// # Errors
+    /// In Go's words, and as a value.
+    pub async fn shake<S>(&self, host: &str, stream: S) -> Result<ClientStream<S>, Failed>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let settings = self.live.settings();
         let host = settings.server_name.as_deref().unwrap_or(host);
         let name = match ServerName::try_from(host.to_owned()) {
             Ok(name) => name,
             // Nobody asks for it, and nobody is told.
             Err(_) if settings.skip_verify => ServerName::from(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-            Err(_) => return Err(format!("x509: no certificate can be valid for {}", go::quote(host))),
+            Err(_) => {
+                return Err(Failed::plain(format!("x509: no certificate can be valid for {}", go::quote(host))));
+            }
         };
         let findings = Arc::<Findings>::default();
-        let connector = TlsConnector::from(self.config(&findings)?);
+        let connector = TlsConnector::from(self.config(&findings).map_err(Failed::plain)?);
         let connected = connector.connect(name, stream).await;
-        connected.map(ClientStream).map_err(|e| findings.take().refusal.unwrap_or_else(|| told(&e)))
+        connected.map(ClientStream).map_err(|e| Failed::of(&e, findings.take()))
+    }
+}
+
+/// A handshake that did not come to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// In Go's words.
+    pub text: String,
+    pub reason: Reason,
+    /// The certificate that the server showed.
+    pub shown: Option<Shown>,
+}
+
+/// What ended a handshake, as far as there is a cure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The other side answered, and not in TLS.
+    NotTls,
+    /// The other side went without a word.
+    Closed,
+    /// Nobody who is trusted signed the certificate.
+    UnknownAuthority,
+    /// The certificate's time is over, or has not come.
+    OutOfTime,
+    /// The certificate is somebody else's.
+    WrongName,
+    /// The other side refused; the alert in Go's words.
+    Alert(String),
+    /// All else.
+    Other,
+}
+
+impl Failed {
+    fn plain(text: String) -> Failed {
+        Failed { text, reason: Reason::Other, shown: None }
+    }
+
+    fn of(e: &io::Error, found: Found) -> Failed {
+        let reason = match e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(error) => Reason::of(error),
+            None if matches!(e.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => Reason::Closed,
+            None => Reason::Other,
+        };
+        Failed { text: found.refusal.unwrap_or_else(|| told(e)), reason, shown: found.shown }
+    }
+}
+
+impl Reason {
+    fn of(error: &rustls::Error) -> Reason {
+        use rustls::{CertificateError as C, Error as E};
+        match error {
+            E::InvalidMessage(_) => Reason::NotTls,
+            E::AlertReceived(alert) => Reason::Alert(of_alert(*alert)),
+            E::InvalidCertificate(C::UnknownIssuer) => Reason::UnknownAuthority,
+            E::InvalidCertificate(
+                C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. },
+            ) => Reason::OutOfTime,
+            E::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => Reason::WrongName,
+            _ => Reason::Other,
+        }
     }
 }
 
@@ -84,6 +158,15 @@ impl Client {
 /// its failures are told in Go's words, too.
 #[derive(Debug)]
 pub struct ClientStream<S>(tokio_rustls::client::TlsStream<S>);
+
+impl<S> ClientStream<S> {
+    /// The server's own certificate.
+    pub fn shown(&self) -> Option<Shown> {
+        let leaf = self.0.get_ref().1.peer_certificates()?.first()?;
+        // It was read when it was verified.
+        look(leaf).ok().map(|seen| seen.shown())
+    }
+}
 
 fn in_words<T>(outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
     outcome.map_err(|e| match e.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {

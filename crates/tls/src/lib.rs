@@ -32,15 +32,16 @@ mod words;
 mod x509;
 
 pub use address::{NamesOf, check_address};
-pub use client::{Client, ClientStream};
+pub use client::{Client, ClientStream, Failed, Reason};
 pub use live::{Expiry, Live};
+pub use material::first_of as shown_by;
 pub use paced::Pace;
 pub use self_made::{SelfMade, self_made};
 pub use server::{Rejected, Server, ServerStream, names_shown};
 pub use settings::{Settings, Version};
 pub use tokio_rustls::rustls::pki_types::ServerName;
-pub use words::told;
-pub use x509::Names;
+pub use words::{alert, time, told};
+pub use x509::{Names, Shown};
 
 /// What reads bytes from outside, opened to the fuzzer.
 #[doc(hidden)]

@@ -1,7 +1,7 @@
 //! The contents of the files: read and judged together.
 
 use crate::settings::Settings;
-use crate::x509::{Revoked, look};
+use crate::x509::{Revoked, Shown, look};
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
@@ -136,6 +136,14 @@ fn chain(file: &str) -> Result<Vec<CertificateDer<'static>>, String> {
         true => Err(format!("tls: failed to find any PEM data in certificate input ({file})")),
         false => Ok(all),
     }
+}
+
+/// What the first certificate of a file says.
+///
+/// # Errors
+/// The file is none of certificates.
+pub fn first_of(file: &str) -> Result<Shown, String> {
+    Ok(look(&chain(file)?[0])?.shown())
 }
 
 fn first_end(file: &str, chain: &[CertificateDer<'_>]) -> Option<(String, SystemTime)> {

@@ -101,7 +101,8 @@ impl Server {
         timeout(HANDSHAKE_TIMEOUT, shaking).await.unwrap_or_else(late).map_err(|e| {
             let found = findings.take();
             let left = found.refusal.is_none() && e.kind() == io::ErrorKind::UnexpectedEof;
-            Rejected { error: found.refusal.unwrap_or_else(|| told(&e)), server_name, names: found.names, left }
+            let names = found.shown.map(|shown| shown.names);
+            Rejected { error: found.refusal.unwrap_or_else(|| told(&e)), server_name, names, left }
         })
     }
 

@@ -4,7 +4,7 @@
 use crate::material::{Anchors, Material};
 use crate::path::{self, Purpose};
 use crate::settings::Settings;
-use crate::x509::{self, Names};
+use crate::x509::{self, Names, Shown};
 use parking_lot::Mutex;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -23,8 +23,8 @@ pub(crate) struct Findings(Mutex<Found>);
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Found {
-    /// Of the certificate that the other side showed.
-    pub names: Option<Names>,
+    /// The certificate that the other side showed.
+    pub shown: Option<Shown>,
     /// Why it was refused, in etcd's words.
     pub refusal: Option<String>,
 }
@@ -42,7 +42,7 @@ impl Findings {
 
     fn look(&self, leaf: &CertificateDer<'_>) -> Result<Names, Error> {
         let seen = x509::look(leaf).map_err(|why| self.refuse(why, CertificateError::BadEncoding))?;
-        self.0.lock().names = Some(seen.names.clone());
+        self.0.lock().shown = Some(seen.shown());
         Ok(seen.names)
     }
 }

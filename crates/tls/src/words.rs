@@ -17,10 +17,18 @@ pub fn told(e: &io::Error) -> String {
     }
 }
 
+/// What stands before an alert.
+const ALERT: &str = "remote error: tls: ";
+
+/// The alert in a text of [`told`], where there is one.
+pub fn alert(told: &str) -> Option<&str> {
+    told.strip_prefix(ALERT)
+}
+
 /// An error of TLS in Go's words.
 pub(crate) fn of(error: &Error) -> String {
     match error {
-        Error::AlertReceived(alert) => format!("remote error: tls: {}", of_alert(*alert)),
+        Error::AlertReceived(alert) => format!("{ALERT}{}", of_alert(*alert)),
         Error::InvalidCertificate(why) => format!("tls: failed to verify certificate: {}", of_certificate(why)),
         Error::NoCertificatesPresented => "tls: client didn't provide a certificate".to_owned(),
         Error::InvalidMessage(_) => "tls: first record does not look like a TLS handshake".to_owned(),
@@ -66,7 +74,7 @@ fn of_certificate(why: &CertificateError) -> String {
 }
 
 /// Go's `alertText`.
-fn of_alert(alert: AlertDescription) -> String {
+pub(crate) fn of_alert(alert: AlertDescription) -> String {
     use AlertDescription as A;
     let text = match alert {
         A::CloseNotify => "close notify",
@@ -103,7 +111,7 @@ fn of_unix(time: UnixTime) -> SystemTime {
 }
 
 /// RFC 3339, whole seconds, UTC.
-pub(crate) fn time(time: SystemTime) -> String {
+pub fn time(time: SystemTime) -> String {
     let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let stamp = i64::try_from(seconds).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
     stamp.unwrap_or(jiff::Timestamp::MAX).to_string()

@@ -11,6 +11,7 @@ use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode as _, Encode as _};
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::name::Name;
 
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
@@ -45,11 +46,23 @@ impl Names {
     }
 }
 
+/// What a certificate says to people: whose it is, who signed it, and from when to when it counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    pub names: Names,
+    /// The issuer's common name; empty where there is none.
+    pub issuer: String,
+    pub not_before: SystemTime,
+    pub not_after: SystemTime,
+}
+
 /// A certificate's names, number and end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub names: Names,
+    pub issuer: String,
     pub serial: Vec<u8>,
+    pub not_before: SystemTime,
     pub not_after: SystemTime,
     /// `SubjectPublicKeyInfo`, DER.
     pub public_key: Vec<u8>,
@@ -62,7 +75,7 @@ pub(crate) struct Seen {
 pub(crate) fn look(der: &CertificateDer<'_>) -> Result<Seen, String> {
     let certificate = Certificate::from_der(der).map_err(|e| format!("x509: malformed certificate: {e}"))?;
     let tbs = certificate.tbs_certificate();
-    let mut names = Names { common_name: common_name(&certificate), ..Names::default() };
+    let mut names = Names { common_name: common_name(tbs.subject()), ..Names::default() };
     for general in alternatives(&certificate)? {
         match general {
             GeneralName::DnsName(name) => names.dns.push(name.as_str().to_owned()),
@@ -72,11 +85,20 @@ pub(crate) fn look(der: &CertificateDer<'_>) -> Result<Seen, String> {
     }
     let serial = significant(tbs.serial_number().as_bytes()).to_vec();
     let public_key = tbs.subject_public_key_info().to_der().map_err(|e| format!("x509: malformed public key: {e}"))?;
-    Ok(Seen { names, serial, not_after: tbs.validity().not_after.to_system_time(), public_key })
+    let (issuer, validity) = (common_name(tbs.issuer()), tbs.validity());
+    let [not_before, not_after] = [validity.not_before, validity.not_after].map(|time| time.to_system_time());
+    Ok(Seen { names, issuer, serial, not_before, not_after, public_key })
 }
 
-fn common_name(certificate: &Certificate) -> String {
-    let all = certificate.tbs_certificate().subject().iter().filter(|a| a.oid == COMMON_NAME);
+impl Seen {
+    pub fn shown(&self) -> Shown {
+        let Seen { names, issuer, not_before, not_after, .. } = self.clone();
+        Shown { names, issuer, not_before, not_after }
+    }
+}
+
+fn common_name(name: &Name) -> String {
+    let all = name.iter().filter(|a| a.oid == COMMON_NAME);
     // UTF-8 and its subsets; other encodings of names are as rare as they are old.
     let texts = all.filter_map(|attribute| std::str::from_utf8(attribute.value.value()).ok());
     texts.last().unwrap_or_default().to_owned()

@@ -94,9 +94,17 @@ pub fn added(mut add: impl FnMut() -> Said) -> String {
     })
 }
 
-/// Takes out ids, clocks, durations and addresses. `names`: texts of this run and what they stand for.
+/// What begins a line that our etcdctl adds to etcd's own.
+pub const HINT: &str = "hint: ";
+
+/// A text without the lines that tell what to do: Go's tool has none.
+pub fn without_hints(said: &str) -> String {
+    said.split_inclusive('\n').filter(|line| !line.starts_with(HINT)).collect()
+}
+
+/// Takes out hints, ids, clocks, durations and addresses. `names`: texts of this run and what they stand for.
 pub fn plain(said: &str, names: &[(String, &str)]) -> String {
-    let mut said = said.to_owned();
+    let mut said = without_hints(said);
     for (text, name) in names {
         said = said.replace(text, name);
     }
