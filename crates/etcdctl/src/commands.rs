@@ -1,6 +1,6 @@
 //! The table of commands.
 
-use crate::{auth, check, cluster, concurrency, globals, kv, lease, mirror, snapshot, txn, watch};
+use crate::{auth, check, cluster, concurrency, doctor, globals, kv, lease, mirror, snapshot, top, txn, watch};
 use cobra::{Call, Command, Exit, Program, completion, flag_usages, help_command};
 
 const KEYS: &str = "Key-value commands";
@@ -136,6 +136,18 @@ const COMMANDS: &[Command] = &[
     ROLE,
     CHECK,
     Command {
+        usage: "top [options]",
+        short: "Shows the members at a glance, again and again",
+        long: "Shows the members at a glance, again and again: who leads, how much each holds and does, and how long its disk and \
+               its peers take.\n\nREQ/S, PUT/S and READ/S count answers since the frame before, FSYNC and PEERS are what 99 of 100 \
+               syncs of the log and round trips between members stayed within (in the first frame: since the member's start). \
+               It ends with q or ctrl-C.",
+        group: UTILITY,
+        flags: top::FLAGS,
+        run: Some(top::run),
+        ..Command::EMPTY
+    },
+    Command {
         usage: "completion [bash|zsh|fish|powershell]",
         short: "Prints a completion script for a shell",
         group: UTILITY,
@@ -204,6 +216,18 @@ const CHECK: Command = Command {
             long: "Tells how much memory the server takes for a load of keys.\n\nOnly the first endpoint is asked.",
             flags: check::DATASCALE_FLAGS,
             run: Some(check::datascale),
+            ..Command::EMPTY
+        },
+        Command {
+            usage: "doctor [options]",
+            short: "Asks every member and tells what is wrong, or soon will be, and what to do",
+            long: "Asks every member and tells what is wrong, or soon will be, and what to do.\n\nIt asks the members that \
+                   the cluster lists and the endpoints that were given, for as long as --command-timeout at most, and \
+                   compares versions, clocks (of HTTP answers, to the second), data (HashKV at one revision), revisions, \
+                   raft indexes, sizes and quotas; it looks at alarms, certificates, learners, the number of voters, \
+                   history that nobody compacts, and at the latencies of disks and network in /metrics.\n\nFindings are \
+                   ranked: critical, warning, note. The exit code is 1 if one is critical. Formats: simple, json.",
+            run: Some(doctor::run),
             ..Command::EMPTY
         },
         Command {

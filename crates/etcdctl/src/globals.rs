@@ -57,6 +57,8 @@ pub struct Ctl {
     runtime: Runtime,
     pub client: Client,
     pub display: Display,
+    /// How the client was set up, for whoever explains a failure.
+    pub asked: Asked,
     timeout: Duration,
     timeout_given: bool,
 }
@@ -95,18 +97,11 @@ impl Ctl {
         let timeout = go::clamp(given.nanoseconds("command-timeout"));
         let lacks_password = config.user.is_none() && config.token.is_none() && !given.text("user").is_empty();
         let (command, key) = hints::command(call);
-        hints::remember(Asked {
-            config: config.clone(),
-            command,
-            key,
-            typed,
-            timeout,
-            lacks_password,
-            ..Asked::default()
-        });
+        let asked = Asked { config: config.clone(), command, key, typed, timeout, lacks_password, ..Asked::default() };
+        hints::remember(asked.clone());
         let client = runtime.block_on(connect(config))?;
         let timeout_given = given.was_given("command-timeout");
-        Ok(Ctl { runtime, client, display, timeout, timeout_given })
+        Ok(Ctl { runtime, client, display, asked, timeout, timeout_given })
     }
 
     /// A client of another cluster. Its TLS is described by flags with this prefix, all else by the global ones.

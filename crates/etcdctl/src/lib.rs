@@ -1,6 +1,7 @@
 //! `etcdctl`: the v3 API from a shell, as Go's etcdctl 3.7.1 answers it.
 //!
 //! * `commands` is the table of all commands; each `run` stands in the module of its topic.
+//! * `doctor` asks all members and judges what they say, `top` shows them again and again; `web` and `metrics` read their pages.
 //! * `hints` adds to a failure what was found at the endpoints, and what to type.
 //! * `globals` reads flags and environment and sets the client up; `output` prints answers in five formats.
 //!
@@ -12,18 +13,22 @@ mod check;
 mod cluster;
 mod commands;
 mod concurrency;
+mod doctor;
 pub mod documents;
 mod globals;
 mod hints;
 mod kv;
 mod lease;
 mod log;
+mod metrics;
 mod mirror;
 mod output;
 mod prompt;
 mod snapshot;
+mod top;
 mod txn;
 mod watch;
+mod web;
 
 pub use commands::PROGRAM;
 
@@ -39,5 +44,7 @@ pub fn run(words: Vec<std::ffi::OsString>) -> u8 {
 /// What reads lines from outside, opened to the fuzzer.
 #[doc(hidden)]
 pub mod decoders {
+    pub use crate::metrics::Metrics;
     pub use crate::txn::{read as read_txn, words};
+    pub use crate::web::parse as parse_page;
 }

@@ -327,13 +327,16 @@ pub const TOOL_FLAGS: Target = Target {
 
 pub const METRICS: Target = Target {
     name: "metrics-text",
-    covers: &["etcdutl/dump/web.rs::whole"],
+    covers: &["etcdutl/dump/web.rs::whole", "etcdctl/metrics.rs::parse", "etcdctl/web.rs::parse"],
     shape: Shape::Text(&[
         "HTTP/1.1 200 OK\r\n",
         "Transfer-Encoding: chunked\r\n",
+        "Content-Length: ",
+        "Date: Sun, 22 Nov 2026 22:14:17 GMT\r\n",
         "\r\n",
         "\r\n\r\n",
         "# HELP ",
+        "_bucket{le=\"+Inf\"} ",
         "# TYPE ",
         " counter\n",
         "{To=\"",
@@ -350,6 +353,10 @@ pub const METRICS: Target = Target {
         ])
     },
     run: |input| {
+        let page = etcdctl::decoders::parse_page(input).map(|page| page.body).unwrap_or_default();
+        assert!(page.len() <= 3 * input.len(), "a body is no longer than its answer, but for what is no UTF-8");
+        let histogram = etcdctl::decoders::Metrics::parse(&String::from_utf8_lossy(input)).histogram("a");
+        assert!(histogram.quantile(0.99).is_none_or(|bound| !bound.is_nan()), "a quantile is a bound");
         let body = etcdutl::dump::decoders::body_of(input);
         let shown = etcdutl::dump::decoders::listing(&String::from_utf8_lossy(input));
         assert!(shown.starts_with("# server version: "));

@@ -126,8 +126,10 @@ fn of_sizes(code: Code, message: &str) -> Option<String> {
     if code != Code::ResourceExhausted {
         return None;
     }
-    let sizes =
-        |text: &str| Some(text.strip_suffix(')')?.split_once(" vs. ").map(|(a, b)| (a.to_owned(), b.to_owned()))?);
+    let sizes = |text: &str| {
+        let (size, max) = text.strip_suffix(')')?.split_once(" vs. ")?;
+        Some((size.to_owned(), max.to_owned()))
+    };
     if let Some((size, max)) = message.strip_prefix("trying to send message larger than max (").and_then(sizes) {
         return Some(format!(
             "the request has {size} bytes, and this client sends {max} (--max-request-bytes); type --max-request-bytes={size}, \

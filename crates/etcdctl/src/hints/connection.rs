@@ -102,7 +102,7 @@ fn speaks_tls(asked: &Asked, authority: &str) -> String {
 fn unknown_authority(asked: &Asked, shown: Option<&tls::Shown>) -> String {
     let p = asked.prefix;
     let issuer = shown.map(|shown| shown.issuer.as_str()).filter(|issuer| !issuer.is_empty());
-    let issuer = issuer.map_or("somebody".to_owned(), |issuer| go::quote(issuer));
+    let issuer = issuer.map_or("somebody".to_owned(), go::quote);
     match asked.own_file(|tls| &tls.trusted_ca) {
         Some(file) => format!(
             "its certificate is signed by {issuer}, who is not in {file}; type --{p}cacert=FILE with the certificate of who \

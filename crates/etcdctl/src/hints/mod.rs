@@ -99,6 +99,22 @@ pub fn print() {
     }
 }
 
+/// What is known of an endpoint that did not answer, as a hint has it.
+pub async fn explain(asked: &Asked, endpoint: &str) -> String {
+    let failure = asked.config.failures.list().into_iter().find(|failure| failure.endpoint == endpoint);
+    let Some(failure) = failure else { return "there was no answer in time; look at that process".to_owned() };
+    let found = Found::of(asked, &failure).await;
+    hint(asked, endpoint, &found).unwrap_or_else(|| match &found.cause {
+        Cause::Refusal { message, .. } => format!("{message}; see docs/errors.md"),
+        other => format!("{other:?}; see docs/errors.md"),
+    })
+}
+
+/// Forgets everything: somebody has told it already.
+pub fn silence() {
+    ALL_ASKED.lock().unwrap_or_else(PoisonError::into_inner).clear();
+}
+
 /// A cause, and what the endpoint said when it was asked once more.
 #[derive(Clone, Debug)]
 pub struct Found {

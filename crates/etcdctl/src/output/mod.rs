@@ -7,6 +7,8 @@ mod fields;
 mod json;
 mod simple;
 
+pub use json::Object;
+
 use api::pb::etcdserverpb as pb;
 use cobra::{Exit, Parsed};
 use prost::Message as _;
