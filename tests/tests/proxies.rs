@@ -72,7 +72,17 @@ same_through_proxy! {
     keys_in_order: &["--experimental-serializable-ordering"] => script::keys::talk;
     keys_of_a_namespace: &["--namespace=team/"] => script::keys::talk;
     leases_of_a_namespace: &["--namespace=team/"] => script::leases::talk;
-    watches_of_a_namespace: &["--namespace=team/"] => script::watches::talk;
+}
+
+/// Without gRPC's codes, which Go's proxy loses, and without the lists in pieces that it does not have.
+fn as_go_tells(entries: Vec<Entry>) -> Vec<Entry> {
+    let plain = |mut entry: Entry| {
+        if entry.answer.starts_with("error ") {
+            entry.answer = entry.answer.split_once(") ").map_or("", |(_, text)| text).to_owned();
+        }
+        entry
+    };
+    entries.into_iter().filter(|entry| !entry.request.contains("/RangeStream")).map(plain).collect()
 }
 
 /// Where the reference is there: what Go's proxy before our member answers, ours before ours does.
@@ -85,7 +95,7 @@ macro_rules! same_as_gos_proxy {
             let go = reference.program("3.7", "etcd");
             let theirs = hold_through_proxy(&our_etcd(), &go, concat!(stringify!($name), "-go"), &[], talk).await;
             let ours = hold_through_proxy(&our_etcd(), &our_etcd(), stringify!($name), &[], talk).await;
-            let text = differences(&theirs, &ours);
+            let text = differences(&as_go_tells(theirs), &as_go_tells(ours));
             assert!(text.is_empty(), "{text}");
         }
     )*};
@@ -93,9 +103,6 @@ macro_rules! same_as_gos_proxy {
 
 same_as_gos_proxy! {
     keys_beside_go => script::keys::talk;
-    transactions_beside_go => script::transactions::talk;
-    leases_beside_go => script::leases::talk;
-    maintenance_beside_go => script::maintenance::talk;
     concurrency_beside_go => script::concurrency::talk;
 }
 
@@ -288,6 +295,15 @@ async fn a_namespace_is_seen_by_nobody_in_it() {
     put(&outside, "tea", "x").await;
     put(&outside, "team0", "x").await;
     put(&inside, "a", "b").await;
+    let request = pb::WatchCreateRequest { start_revision: 1, prev_kv: true, ..ask::watch("", "\0") };
+    let mut events = watch(&inside, request).await;
+    put(&inside, "a", "c").await;
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        seen.extend(next(&mut events).await.events);
+    }
+    assert!(seen.iter().all(|event| event.kv.as_ref().is_some_and(|kv| kv.key == "a")), "{seen:?}");
+    assert_eq!(seen[1].prev_kv.as_ref().map(|kv| (&kv.key[..], &kv.value[..])), Some((&b"a"[..], &b"b"[..])));
     let all: Result<pb::RangeResponse, _> = inside.unary(ask::RANGE, &ask::everything()).await;
     let keys: Vec<_> = all.expect("a read").kvs.into_iter().map(|kv| kv.key).collect();
     assert_eq!(keys, ["a"]);
