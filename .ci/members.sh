@@ -5,9 +5,9 @@ etcdctl=$(dirname "$server")/etcdctl
 pids=
 trap 'for pid in $pids; do kill "$pid" 2>/dev/null || true; done; rm -rf "$work"' EXIT
 
-# Free ports, ten: url N is one's address.
+# Free ports, eleven: url N is one's address.
 ports=$(python3 -c 'import socket
-all = [socket.socket() for _ in range(10)]
+all = [socket.socket() for _ in range(11)]
 for s in all: s.bind(("127.0.0.1", 0))
 print(*(s.getsockname()[1] for s in all))')
 port() { echo "$ports" | cut -d" " -f"$1"; }

@@ -245,6 +245,75 @@ impl Drop for Server {
     }
 }
 
+/// A running proxy: `etcd gateway start` or `etcd grpc-proxy start`.
+#[derive(Debug)]
+pub struct Proxy {
+    child: Child,
+    log: Log,
+    address: String,
+}
+
+impl Proxy {
+    /// Starts a proxy with these flags on a free port and waits until its log holds `ready`. Another port is tried where
+    /// another process took ours.
+    pub fn start(binary: &Path, kind: &str, flags: &[&str], ready: &str) -> Proxy {
+        for _ in 0..5 {
+            let address = format!("127.0.0.1:{}", free_ports().0);
+            let mut command = Command::new(binary);
+            command.args([kind, "start", &format!("--listen-addr={address}")]).args(flags).stdin(Stdio::null());
+            without_etcd_variables(&mut command);
+            let mut child = command
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap_or_else(|error| panic!("cannot run {}: {error}", binary.display()));
+            let log = Log::default();
+            log.follow(child.stdout.take());
+            log.follow(child.stderr.take());
+            let proxy = Proxy { child, log, address };
+            if proxy.log.wait_for(ready, PATIENCE) {
+                return proxy;
+            }
+            assert!(proxy.log().contains("address already in use"), "{kind} did not start:\n{}", proxy.log());
+        }
+        panic!("no free port for {kind}")
+    }
+
+    /// `host:port` where clients go.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Where clients go.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// All it printed so far.
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    /// Waits until the log holds `text`.
+    pub fn wait_for_log(&self, text: &str) -> bool {
+        self.log.wait_for(text, PATIENCE)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
 /// What a program printed, line by line, shared with the threads that read it.
 #[derive(Clone, Debug, Default)]
 struct Log {

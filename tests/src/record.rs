@@ -14,7 +14,7 @@ use prost::Message;
 use tonic::Status;
 
 use crate::ask;
-use crate::process::{Launch, Server};
+use crate::process::{Launch, Proxy, Server};
 use crate::temp::TempDir;
 use crate::wire::{PATIENCE, Stream, Wire};
 use api::pb::etcdserverpb as pb;
@@ -228,6 +228,27 @@ where
     let server = Launch::new(binary, &folder.join("data")).with_flags(flags).start();
     let mut side = Side::open(&server).await;
     side.until_versions_settle().await;
+    talk(&mut side).await;
+    side.into_entries()
+}
+
+/// [`hold`] with a member of `binary` through `proxy`'s proxy, started with these flags: the names of things are still the
+/// member's own.
+pub async fn hold_through_proxy<F>(binary: &Path, proxy: &Path, label: &str, flags: &[&str], talk: F) -> Vec<Entry>
+where
+    F: AsyncFnOnce(&mut Side),
+{
+    let folder = TempDir::new(label);
+    let server = Launch::new(binary, &folder.join("data")).start();
+    let mut side = Side::open(&server).await;
+    side.until_versions_settle().await;
+    let endpoints = format!("--endpoints={}", server.client_address());
+    // Without an address of its own the proxy shows the members as they are.
+    let own = [endpoints.as_str(), "--advertise-client-url="];
+    let flags: Vec<&str> = own.into_iter().chain(flags.iter().copied()).collect();
+    let proxy = Proxy::start(proxy, "grpc-proxy", &flags, "started gRPC proxy");
+    side.wire = Wire::connect(&proxy.url()).await;
+    side.address = proxy.address().to_owned();
     talk(&mut side).await;
     side.into_entries()
 }

@@ -108,6 +108,11 @@ impl Client {
         Client { require_leader: true, ..self.clone() }
     }
 
+    /// The same client, speaking for whom this token is; `None`: for nobody.
+    pub fn with_token(&self, token: Option<String>) -> Client {
+        Client { token: Arc::new(RwLock::new(token)), ..self.clone() }
+    }
+
     /// A client of the same cluster that asks one endpoint only.
     pub fn only(&self, endpoint: &str) -> Client {
         let config = Config { endpoints: vec![endpoint.to_owned()], ..self.pool.config().clone() };
@@ -137,13 +142,35 @@ impl Client {
 
     /// Notes a cause that an answer told, at all endpoints of this client.
     pub fn note(&self, cause: &Cause) {
-        for endpoint in self.endpoints() {
-            self.pool.config().failures.note(endpoint, cause.clone());
+        for endpoint in self.pool.endpoints() {
+            self.pool.config().failures.note(&endpoint, cause.clone());
+        }
+    }
+
+    fn forget(&self) {
+        let failures = &self.pool.config().failures;
+        if !failures.is_empty() {
+            failures.forget(&self.pool.endpoints());
         }
     }
 
     fn note_at(&self, link: &Link, cause: Cause) {
         self.pool.config().failures.note(&link.endpoint, cause);
+    }
+
+    /// Asks the cluster who its members are, and those from now on (clientv3 `Client.Sync`). Clones ask them, too. Learners
+    /// and members that have not started are left out; where nobody is left, nothing changes. Answers whom it asks now.
+    ///
+    /// # Errors
+    /// The server's, or that the deadline passed.
+    pub async fn sync(&self) -> Result<Vec<String>, Error> {
+        let listed = self.member_list(pb::MemberListRequest { linearizable: true }).await?;
+        let serving = listed.members.into_iter().filter(|member| !member.name.is_empty() && !member.is_learner);
+        let endpoints: Vec<String> = serving.flat_map(|member| member.client_ur_ls).collect();
+        if !endpoints.is_empty() {
+            self.pool.replace(&endpoints);
+        }
+        Ok(self.pool.endpoints())
     }
 
     /// Fetches a token anew. A server without authentication is no error.
@@ -193,7 +220,7 @@ impl Client {
         loop {
             let (link, status) = match self.attempt(method, request.clone()).await {
                 Ok(response) => {
-                    self.pool.config().failures.forget(self.endpoints());
+                    self.forget();
                     return Ok(response);
                 }
                 Err(failed) => failed,
@@ -203,7 +230,9 @@ impl Client {
                 return Err(Error::DeadlineExceeded);
             }
             attempt += 1;
-            if !method.repeatable || status.code() != Code::Unavailable || attempt >= ATTEMPTS_MAX {
+            // Without a connection all endpoints have been tried, patiently.
+            let again = method.repeatable && link.is_some() && attempt < ATTEMPTS_MAX;
+            if !again || status.code() != Code::Unavailable {
                 return Err(status.into());
             }
             // All endpoints are tried before anyone is asked again.
@@ -298,7 +327,14 @@ impl Client {
         }
     }
 
-    async fn link(&self) -> Result<Arc<Link>, Status> {
+    /// A connection to whichever endpoint is next.
+    pub(crate) async fn link(&self) -> Result<Arc<Link>, Status> {
+        let patience = self.pool.config().connect_patience.map(|patience| Instant::now() + patience);
+        if let Some(until) = patience.filter(|until| self.deadline.is_none_or(|deadline| *until < deadline)) {
+            return self.pool.ready(Some(until)).await.map_err(|failure| {
+                Status::unavailable(format!("last connection error: connection error: desc = \"{failure}\""))
+            });
+        }
         self.pool.ready(self.deadline).await.map_err(|failure| match failure.as_str() {
             "" => Status::deadline_exceeded("context deadline exceeded while waiting for connections to become ready"),
             failure => {

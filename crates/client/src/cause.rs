@@ -103,6 +103,11 @@ impl Failures {
         }
     }
 
+    /// Whether nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
     /// What is remembered, by endpoint.
     pub fn list(&self) -> Vec<Failure> {
         let causes = self.0.lock();

@@ -25,6 +25,11 @@ pub struct Config {
     /// Pings on an idle connection; `None`: no pings. Not below 10 s, as in gRPC.
     pub keepalive_time: Option<Duration>,
     pub keepalive_timeout: Duration,
+    /// Pings also while nothing is asked.
+    pub keepalive_idle: bool,
+    /// How long a call waits for an endpoint to be connected, then to be *unavailable*; `None`: as long as its deadline
+    /// allows.
+    pub connect_patience: Option<Duration>,
     /// Largest request that is sent, bytes.
     pub send_bytes_max: usize,
     /// Largest answer that is taken, bytes.
@@ -46,6 +51,8 @@ impl Default for Config {
             dial_timeout: Duration::from_secs(2),
             keepalive_time: None,
             keepalive_timeout: Duration::from_secs(6),
+            keepalive_idle: false,
+            connect_patience: None,
             send_bytes_max: SEND_BYTES_MAX,
             recv_bytes_max: i32::MAX as usize,
             user: None,

@@ -153,7 +153,7 @@ fn endpoint(address: &Address, config: &Config) -> Result<Endpoint, String> {
         Some(interval) => endpoint
             .http2_keep_alive_interval(interval.max(KEEPALIVE_MIN))
             .keep_alive_timeout(config.keepalive_timeout)
-            .keep_alive_while_idle(false),
+            .keep_alive_while_idle(config.keepalive_idle),
         None => endpoint,
     })
 }

@@ -17,9 +17,16 @@ pub enum Error {
     SessionExpired,
     /// The watch was canceled by the server.
     WatchCanceled(String),
+    /// No member is as new as what was read before.
+    NoGreaterRevision,
 }
 
 impl Error {
+    /// A row of etcd's error table, as a server would send it.
+    pub fn of(row: &api::Error) -> Error {
+        Error::Rpc { code: Code::from_i32(row.code() as i32), message: row.message().to_owned() }
+    }
+
     /// The gRPC code, where the server (or gRPC on its behalf) gave one.
     pub fn code(&self) -> Option<Code> {
         match self {
@@ -78,6 +85,17 @@ pub(crate) fn code_name(code: Code) -> &'static str {
     }
 }
 
+impl From<Error> for Status {
+    /// The error as a server that asked on somebody's behalf passes it on.
+    fn from(error: Error) -> Status {
+        match error {
+            Error::Rpc { code, message } => Status::new(code, message),
+            Error::DeadlineExceeded => Status::deadline_exceeded("context deadline exceeded"),
+            error => Status::unknown(error.to_string()),
+        }
+    }
+}
+
 /// `rpc error: code = … desc = …`.
 pub(crate) fn rpc_text(code: Code, message: &str) -> String {
     format!("rpc error: code = {} desc = {message}", code_name(code))
@@ -96,6 +114,9 @@ impl std::fmt::Display for Error {
             Error::Tls(why) => f.write_str(why),
             Error::SessionExpired => f.write_str("mutex: session is expired"),
             Error::WatchCanceled(reason) => f.write_str(reason),
+            Error::NoGreaterRevision => f.write_str(
+                "etcdclient: no cluster members have a revision higher than the previously received revision",
+            ),
         }
     }
 }

@@ -6,7 +6,10 @@
 //!   │                                                what an endpoint failed with: cause.rs
 //!   ├─ Watch        a stream that is opened anew behind the last revision seen     watch.rs
 //!   ├─ KeepAlive    a stream of renewals, one each third of the TTL                lease.rs
-//!   └─ Session, Mutex, Election     clientv3's concurrency recipes over the above  recipes.rs
+//!   ├─ Session, Mutex, Election     clientv3's concurrency recipes over the above  recipes.rs
+//!   ├─ Namespaced    keys below a prefix that nobody sees                          namespace.rs
+//!   ├─ Ordered       reads that never go back to an older revision                 ordering.rs
+//!   └─ relay         a call of somebody else's, passed on as it is                 relay.rs
 //! ```
 //!
 //! Invariants, which are clientv3's (`client/v3/retry.go`, `retry_interceptor.go`):
@@ -22,9 +25,12 @@ mod dial;
 mod error;
 mod lease;
 mod methods;
+mod namespace;
+mod ordering;
 mod pool;
 mod probe;
 mod recipes;
+mod relay;
 mod watch;
 
 pub use api::recipes::prefix_end;
@@ -33,6 +39,8 @@ pub use cause::{Cause, Failure, Failures};
 pub use config::{Address, Config, Demand, Observer};
 pub use error::Error;
 pub use lease::KeepAlive;
+pub use namespace::{Namespace, Namespaced, NamespacedWatch};
+pub use ordering::Ordered;
 pub use probe::{Speaks, speaks};
 pub use recipes::{Election, Mutex, Session};
 pub use tonic::Code;

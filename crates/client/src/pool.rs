@@ -3,8 +3,8 @@
 use crate::cause::Cause;
 use crate::config::{Address, Config};
 use crate::dial::{Link, Undialled, dial};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -16,17 +16,21 @@ const BACKOFF_MAX: Duration = Duration::from_secs(3);
 /// The endpoints of one client.
 #[derive(Debug)]
 pub struct Pool {
-    slots: Vec<Slot>,
+    /// Replaced as a whole, when endpoints come or go.
+    slots: RwLock<Slots>,
     next: AtomicUsize,
     config: Config,
     /// What connections are secured with, or why they can't be.
     secure: Result<Option<tls::Client>, String>,
 }
 
+type Slots = Arc<[Arc<Slot>]>;
+
 #[derive(Debug)]
 struct Slot {
     /// As the configuration names it.
     endpoint: String,
+    address: Address,
     state: Mutex<State>,
 }
 
@@ -41,11 +45,7 @@ struct State {
 
 impl Pool {
     pub fn new(config: &Config) -> Pool {
-        let slot = |endpoint: &String| Slot {
-            endpoint: endpoint.clone(),
-            state: Mutex::new(State { link: None, backoff: BACKOFF_MIN, retry_at: None, failure: String::new() }),
-        };
-        let slots = config.endpoints.iter().map(slot).collect();
+        let slots = RwLock::new(config.endpoints.iter().map(|endpoint| Slot::new(endpoint)).collect());
         Pool { slots, next: AtomicUsize::new(0), config: config.clone(), secure: config.secure() }
     }
 
@@ -58,14 +58,31 @@ impl Pool {
         &self.config
     }
 
+    fn slots(&self) -> Slots {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// How many endpoints there are.
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.slots().len()
+    }
+
+    /// Asks these from now on; those that were asked before keep their connections. Calls that are under way go on.
+    pub fn replace(&self, endpoints: &[String]) {
+        let before = self.slots();
+        let known = |endpoint: &String| before.iter().find(|slot| slot.endpoint == *endpoint).cloned();
+        let slots = endpoints.iter().map(|endpoint| known(endpoint).unwrap_or_else(|| Slot::new(endpoint))).collect();
+        *self.slots.write().unwrap_or_else(PoisonError::into_inner) = slots;
+    }
+
+    /// What it asks.
+    pub fn endpoints(&self) -> Vec<String> {
+        self.slots().iter().map(|slot| slot.endpoint.clone()).collect()
     }
 
     /// The first endpoint without its scheme: what Go's client calls its target.
     pub fn target(&self) -> String {
-        self.slots.first().map(|slot| Address::parse(&slot.endpoint).authority().to_owned()).unwrap_or_default()
+        self.slots().first().map(|slot| slot.address.authority().to_owned()).unwrap_or_default()
     }
 
     /// The next endpoint that is connected or can be. Waits for one until the deadline; then tells the last failure, also
@@ -75,7 +92,8 @@ impl Pool {
         loop {
             let first = self.next.fetch_add(1, Ordering::Relaxed);
             let mut earliest: Option<Instant> = None;
-            for slot in (0..self.slots.len()).map(|i| &self.slots[(first + i) % self.slots.len()]) {
+            let slots = self.slots();
+            for slot in (0..slots.len()).map(|i| &slots[(first + i) % slots.len()]) {
                 match within(deadline, slot.link(&self.config, &self.secure)).await {
                     Some(Ok(link)) => return Ok(link),
                     Some(Err((text, retry_at))) => {
@@ -111,6 +129,14 @@ pub async fn within<T>(deadline: Option<Instant>, future: impl Future<Output = T
 }
 
 impl Slot {
+    fn new(endpoint: &str) -> Arc<Slot> {
+        Arc::new(Slot {
+            endpoint: endpoint.to_owned(),
+            address: Address::parse(endpoint),
+            state: Mutex::new(State { link: None, backoff: BACKOFF_MIN, retry_at: None, failure: String::new() }),
+        })
+    }
+
     /// The connection, dialled now if need be; or why there is none, and when to ask again.
     async fn link(
         &self,

@@ -156,7 +156,7 @@ mod tests {
         },
         groups: &[],
         pointer: "",
-        repeats_errors: false,
+        repeats_errors: crate::Repeats::Never,
     };
 
     fn of(words: &[&str]) -> Vec<String> {

@@ -13,6 +13,7 @@ pub enum Kind {
     Text,
     Int,
     Uint,
+    Uint32,
     Float,
     Duration,
     /// A comma separated list; a repeated flag appends.
@@ -86,6 +87,7 @@ impl Value {
             Kind::Text => Value::Text(text.to_owned()),
             Kind::Int => Value::Int(go::parse_int(text, 0)?),
             Kind::Uint => Value::Uint(go::parse_uint(text, 0, 64)?),
+            Kind::Uint32 => Value::Uint(go::parse_uint(text, 0, 32)?),
             Kind::Float => Value::Float(float(text)?),
             Kind::Duration => Value::Duration(go::parse_duration(text)?),
             Kind::List => Value::List(go::split_csv(text)?),

@@ -129,6 +129,7 @@ fn head(flag: &Shown) -> String {
         Kind::Text => name + " string",
         Kind::Int => name + " int",
         Kind::Uint => name + " uint",
+        Kind::Uint32 => name + " uint32",
         Kind::Float => name + " float",
         Kind::Duration => name + " duration",
         Kind::List => name + " strings",

@@ -82,8 +82,28 @@ pub struct Program {
     pub groups: &'static [&'static str],
     /// Last line of every help text.
     pub pointer: &'static str,
-    /// Prints errors of the command line once more after the usage (etcdutl's `main` does).
-    pub repeats_errors: bool,
+    /// How errors of the command line are printed once more after the usage.
+    pub repeats_errors: Repeats,
+}
+
+/// Whether a program's `main` prints the error that cobra has printed already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeats {
+    Never,
+    /// As cobra did (etcdutl).
+    Line,
+    /// The text alone, without an end of line (etcd).
+    Bare,
+}
+
+impl Repeats {
+    fn tell(self, text: &str) {
+        match self {
+            Repeats::Never => {}
+            Repeats::Line => eprintln!("Error: {text}"),
+            Repeats::Bare => eprint!("{text}"),
+        }
+    }
 }
 
 /// Why a program ends with another code than 0.
@@ -288,9 +308,7 @@ fn unknown_command(program: &'static Program, word: &str) -> u8 {
         close.iter().for_each(|name| text += &format!("\t{name}\n"));
     }
     eprintln!("Error: {text}\nRun '{root} --help' for usage.");
-    if program.repeats_errors {
-        eprintln!("Error: {text}");
-    }
+    program.repeats_errors.tell(&text);
     1
 }
 
@@ -316,9 +334,7 @@ fn distance(a: &str, b: &str) -> usize {
 
 fn misuse(program: &Program, path: &[&'static Command], text: &str) -> u8 {
     eprintln!("Error: {text}\n{}", usage(program, path));
-    if program.repeats_errors {
-        eprintln!("Error: {text}");
-    }
+    program.repeats_errors.tell(text);
     1
 }
 

@@ -135,7 +135,7 @@ mod tests {
         },
         groups: &[],
         pointer: "",
-        repeats_errors: false,
+        repeats_errors: crate::Repeats::Never,
     };
 
     #[test]

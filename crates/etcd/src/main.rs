@@ -1,6 +1,7 @@
 //! The `etcd` program.
 
 use etcd::arch;
+use etcd::commands;
 use etcd::config::{self, Asked, Config, Failure, Loaded};
 use etcd::logging::{self, Level, Note, Settings};
 use rustix::process::Signal;
@@ -51,9 +52,8 @@ fn main() -> ExitCode {
         }
     };
     let args = words.get(1..).unwrap_or_default();
-    if let Some(command @ ("gateway" | "grpc-proxy")) = args.first().map(String::as_str) {
-        eprintln!("etcd {command}: this release of oxetcd does not have that command yet; run Go etcd's");
-        return ExitCode::FAILURE;
+    if let Some("gateway" | "grpc-proxy") = args.first().map(String::as_str) {
+        return ExitCode::from(cobra::run(&commands::PROGRAM, args.iter().map(Into::into).collect()));
     }
     #[cfg(feature = "failpoints")]
     if let Err(e) = failpoint::start() {

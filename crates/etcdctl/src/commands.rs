@@ -20,7 +20,7 @@ pub static PROGRAM: Program = Program {
     },
     groups: &[KEYS, CLUSTER, CONCURRENCY, AUTHENTICATION, UTILITY],
     pointer: "Use \"etcdctl options\" for a list of global command-line options (applies to all commands).",
-    repeats_errors: false,
+    repeats_errors: cobra::Repeats::Never,
 };
 
 const COMMANDS: &[Command] = &[

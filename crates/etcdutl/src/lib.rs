@@ -51,7 +51,7 @@ pub static PROGRAM: Program = Program {
     root: Command { usage: "etcdutl", persistent: GLOBALS, commands: COMMANDS, ..Command::EMPTY },
     groups: &[],
     pointer: "",
-    repeats_errors: true,
+    repeats_errors: cobra::Repeats::Line,
 };
 
 const COMMANDS: &[Command] = &[

@@ -325,7 +325,10 @@ fn check<M: Member>(port: &Port<M>, method: &Method<M>, fields: &Fields<'_>) -> 
 }
 
 /// `grpc-timeout`: at most eight digits and a unit. Errors are grpc-go's.
-pub(crate) fn deadline(value: Option<&HeaderValue>) -> Result<Option<Duration>, String> {
+///
+/// # Errors
+/// grpc-go's text.
+pub fn deadline(value: Option<&HeaderValue>) -> Result<Option<Duration>, String> {
     let Some(value) = value else { return Ok(None) };
     let text = String::from_utf8_lossy(value.as_bytes());
     if text.len() < 2 {

@@ -66,7 +66,7 @@ impl Limits {
         self.election_timeout * NO_LEADER_MAX
     }
 
-    fn client_pings(&self) -> Duration {
+    pub(crate) fn client_pings(&self) -> Duration {
         if self.keepalive_min_time.is_zero() { PING_MIN_TIME } else { self.keepalive_min_time }
     }
 
@@ -88,15 +88,15 @@ pub enum Listener {
 /// An accepted connection on its way to the thread that will serve it. It holds its place among those allowed.
 #[derive(Debug)]
 pub struct Connection {
-    stream: Stream,
+    pub(crate) stream: Stream,
     offer: Offer,
-    security: Arc<Security>,
-    slot: OwnedSemaphorePermit,
+    pub(crate) security: Arc<Security>,
+    pub(crate) slot: OwnedSemaphorePermit,
 }
 
 /// Not tied to a runtime yet.
 #[derive(Debug)]
-enum Stream {
+pub(crate) enum Stream {
     Tcp(std::net::TcpStream),
     Unix(std::os::unix::net::UnixStream),
 }
@@ -151,7 +151,7 @@ pub async fn accept(
     Ok(())
 }
 
-fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+pub(crate) fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(300));
     let mut http2 = builder.http2();

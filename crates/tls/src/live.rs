@@ -7,6 +7,7 @@
 use crate::material::{Anchors, Material, Stamp, stamps};
 use crate::settings::Settings;
 use crate::words;
+use crate::x509::Names;
 use parking_lot::Mutex;
 use rustls::crypto::CryptoProvider;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -123,6 +124,13 @@ impl Live {
             Some(anchors) => Ok(anchors.clone()),
             None => self.system.get_or_init(|| Anchors::system(&self.provider)).clone(),
         }
+    }
+
+    /// The names of the certificate that is shown to servers, where one is.
+    pub fn own_names(&self) -> Option<Names> {
+        let material = self.material();
+        let leaf = material.showing.as_ref()?.cert.first()?;
+        crate::x509::look(leaf).ok().map(|seen| seen.names)
     }
 
     /// How often new files were taken into use.

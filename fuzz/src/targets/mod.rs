@@ -27,6 +27,7 @@ pub static TARGETS: &[Target] = &[
     settings::SIGNED_TOKENS,
     settings::DNS_ANSWERS,
     settings::RESOLV_CONF,
+    settings::PROXIES,
     settings::DISCOVERY,
     settings::CERTIFICATES,
     tools::TXN_LINES,

@@ -303,6 +303,45 @@ pub const RESOLV_CONF: Target = Target {
     ..EMPTY
 };
 
+/// What the keys of other proxies hold, and addresses of flags and of what DNS names.
+pub const PROXIES: Target = Target {
+    name: "proxies",
+    covers: &["etcd/proxy/cluster.rs::proxy", "etcd/addresses.rs::split_host_port"],
+    shape: Shape::Text(&[
+        "{",
+        "}",
+        "\"Addr\":",
+        "\"Metadata\":",
+        "\\\"",
+        "[",
+        "]",
+        "::1",
+        ":",
+        "//",
+        "http:",
+        "@",
+        "?",
+        "é",
+    ]),
+    corpus: || {
+        texts(&[
+            r#"{"Op":0,"Addr":"127.0.0.1:23790","Metadata":"{\"name\":\"host\"}"}"#,
+            r#"{"Addr":"a:1","Metadata":"{}"}"#,
+            "http://user@[::1]:2379/path?query",
+            "a:1",
+        ])
+    },
+    run: |input| {
+        let shown = etcd::decoders::proxy_address(input);
+        assert!(shown.as_ref().is_none_or(|address| address.len() <= input.len()));
+        let text = String::from_utf8_lossy(input);
+        let host = etcd::decoders::host_of(&text);
+        assert!(host.is_none_or(|host| text.contains(host)));
+        shown.is_some() || host.is_some()
+    },
+    ..EMPTY
+};
+
 pub const DISCOVERY: Target = Target {
     name: "discovery",
     covers: &["etcd/driver/join/discovery.rs::parse_size"],

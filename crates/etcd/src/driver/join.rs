@@ -8,7 +8,7 @@
 //! ```
 
 mod discovery;
-mod dns;
+pub(crate) mod dns;
 mod others;
 mod running;
 mod srv;

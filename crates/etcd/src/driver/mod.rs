@@ -17,11 +17,11 @@ mod first_election;
 mod forward;
 pub mod hub;
 pub mod image;
-mod join;
+pub(crate) mod join;
 mod log;
 mod memory;
 mod meter;
-mod net;
+pub(crate) mod net;
 mod peers;
 pub mod post;
 mod queue;
@@ -44,11 +44,7 @@ use api::pb::etcdserverpb as pb;
 use parking_lot::Mutex;
 use server::Fatal;
 use server::member::Outcome;
-use std::ffi::OsStr;
 use std::io;
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -166,44 +162,10 @@ fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'stati
     thread.map_err(|e| Fatal::new(format!("cannot start a thread: {e}")))
 }
 
-/// Tells whoever waits that the member serves: the log line that scripts match, and `READY=1` to systemd.
+/// Tells whoever waits that the member serves: the log line that scripts match, and systemd.
 fn ready() {
     tracing::info!("ready to serve client requests");
-    if let Some(socket) = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())
-        && let Err(e) = notify(&socket)
-    {
+    if let Err(e) = crate::systemd::ready() {
         tracing::warn!(error = %e, "failed to notify systemd for readiness");
-    }
-}
-
-/// `@name` is a socket without a file, in the kernel's abstract names.
-fn notify(socket: &OsStr) -> io::Result<()> {
-    let address = match socket.as_bytes().strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(socket)?,
-    };
-    UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address).map(drop)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn systemd_is_notified_by_files_and_by_abstract_names() {
-        let name = format!("oxetcd-notify-{}", std::process::id());
-        let file = std::env::temp_dir().join(&name);
-        for (address, variable) in [
-            (SocketAddr::from_abstract_name(&name).unwrap(), format!("@{name}").into()),
-            (SocketAddr::from_pathname(&file).unwrap(), file.clone().into_os_string()),
-        ] {
-            let systemd = UnixDatagram::bind_addr(&address).unwrap();
-            notify(&variable).unwrap();
-            let mut told = [0; 16];
-            let len = systemd.recv(&mut told).unwrap();
-            assert_eq!(&told[..len], b"READY=1", "{variable:?}");
-        }
-        std::fs::remove_file(&file).unwrap();
-        assert!(notify(file.as_os_str()).is_err());
     }
 }

@@ -271,7 +271,8 @@ pub fn remove_socket(path: &Path) {
     }
 }
 
-fn single_threaded() -> io::Result<Runtime> {
+/// A runtime of one thread.
+pub fn single_threaded() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 

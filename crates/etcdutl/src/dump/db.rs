@@ -60,7 +60,7 @@ pub static PROGRAM: Program = Program {
     },
     groups: &[],
     pointer: "",
-    repeats_errors: false,
+    repeats_errors: cobra::Repeats::Never,
 };
 
 /// The file that the first argument names, or that of the data directory it names.

@@ -21,6 +21,18 @@ pub(crate) fn understands(query: &str) -> bool {
     pprof::addresses(query).count() + usize::from(html::Asked::of(query).list.is_some()) > 0
 }
 
+/// Answers what lies below `/debug/pprof/` of a proxy; `None` of anything else.
+pub async fn profiles(
+    request: Request<Incoming>,
+) -> Option<Response<impl http_body::Body<Data = bytes::Bytes, Error = std::convert::Infallible>>> {
+    let web = Web { profiles: true, ..Web::default() };
+    let path = request.uri().path().to_owned();
+    if path != "/debug/pprof" && !path.starts_with("/debug/pprof/") {
+        return None;
+    }
+    Some(serve(&web, &path, request).await)
+}
+
 /// Answers what lies below `/debug/`, but for `/debug/vars`.
 pub(crate) async fn serve(web: &Web, path: &str, request: Request<Incoming>) -> Response<Body> {
     let query = request.uri().query().unwrap_or_default().to_owned();

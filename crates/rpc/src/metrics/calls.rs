@@ -244,6 +244,29 @@ impl Counted {
     }
 }
 
+/// A call that goes through a proxy, counted as one of its own.
+#[derive(Debug)]
+pub struct Passing(Counted);
+
+impl Passing {
+    /// `None`: `/service/method` is none of etcd's.
+    pub fn begin(path: &str) -> Option<Passing> {
+        let (service, method) = path.strip_prefix('/')?.rsplit_once('/')?;
+        let number = NAMES.iter().position(|name| name.service == service && name.method == method)?;
+        Counted::begin(number).map(Passing)
+    }
+
+    /// Messages of so many bytes in all went to the client.
+    pub fn sent(&self, messages: u64, bytes: u64) {
+        self.0.sent(messages, bytes);
+    }
+
+    /// The call ended; one that is dropped without was canceled.
+    pub fn end(&mut self, code: Code) {
+        self.0.end(code);
+    }
+}
+
 impl Drop for Counted {
     fn drop(&mut self) {
         self.end(Code::Cancelled);

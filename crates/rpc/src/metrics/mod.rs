@@ -13,6 +13,7 @@ mod shards;
 mod table;
 mod variables;
 
+pub use calls::Passing;
 pub use figures::{Figures, Progress, RaftFigures, TlsFigures};
 pub use instrument::{Counter, Gauge, Histogram, Labelled};
 pub(crate) use process::reads_proc;
@@ -22,6 +23,7 @@ pub(crate) use variables::variables;
 use crate::answers::Body;
 use crate::backend::Member;
 use crate::plain::error;
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE};
@@ -29,6 +31,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use instrument::{Instrument, counted, gauged};
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 use prometheus::{Encoder as _, TextEncoder};
+use std::convert::Infallible;
 use std::io::Write as _;
 
 /// As of now, all calls are measured (`--metrics=extensive`).
@@ -77,8 +80,20 @@ impl Families {
 
 /// Answers a scrape.
 pub(crate) fn scrape<M: Member>(member: &M, extensive: bool, headers: &HeaderMap) -> Response<Body> {
+    answered(headers, |families| {
+        calls::gather(families, extensive);
+        figures::gather(families, &member.figures());
+    })
+}
+
+/// Answers a scrape of a proxy: what it counted, without a member's levels.
+pub fn scrape_proxy(headers: &HeaderMap) -> Response<impl http_body::Body<Data = Bytes, Error = Infallible> + use<>> {
+    answered(headers, |families| calls::gather(families, false))
+}
+
+fn answered(headers: &HeaderMap, gather: impl FnOnce(&mut Families)) -> Response<Body> {
     IN_FLIGHT.add(1);
-    let answer = text(member, extensive).and_then(|text| packed(text, headers));
+    let answer = text(gather).and_then(|text| packed(text, headers));
     IN_FLIGHT.add(-1);
     match answer {
         Ok(response) => {
@@ -92,11 +107,10 @@ pub(crate) fn scrape<M: Member>(member: &M, extensive: bool, headers: &HeaderMap
     }
 }
 
-fn text<M: Member>(member: &M, extensive: bool) -> Result<Vec<u8>, String> {
+fn text(gather: impl FnOnce(&mut Families)) -> Result<Vec<u8>, String> {
     let mut families = Families::default();
     table::gather(&mut families);
-    calls::gather(&mut families, extensive);
-    figures::gather(&mut families, &member.figures());
+    gather(&mut families);
     process::gather(&mut families);
     go::gather(&mut families);
     families.gauge(

@@ -28,6 +28,10 @@ pub struct Record {
     /// A host's name, with or without the dot at its end.
     pub target: String,
     pub port: u16,
+    /// The lowest of these first.
+    pub priority: u16,
+    /// How much of the load of its priority it is to have; 0: hardly any.
+    pub weight: u16,
 }
 
 /// Whom to ask, and how.
@@ -275,18 +279,23 @@ fn records(bytes: &[u8], id: u16) -> Result<Option<Vec<Record>>, Fault> {
         RCODE::NameError => return Err(Fault::Unknown),
         _ => return Err(misbehaving()),
     }
-    let mut found: Vec<(u16, Record)> = Vec::new();
+    let mut found: Vec<Record> = Vec::new();
     for answer in &packet.answers {
         match &answer.rdata {
-            RData::SRV(srv) => found.push((srv.priority, Record { target: srv.target.to_string(), port: srv.port })),
-            RData::PTR(ptr) => found.push((0, Record { target: ptr.0.to_string(), port: 0 })),
+            RData::SRV(srv) => found.push(Record {
+                target: srv.target.to_string(),
+                port: srv.port,
+                priority: srv.priority,
+                weight: srv.weight,
+            }),
+            RData::PTR(ptr) => found.push(Record { target: ptr.0.to_string(), port: 0, priority: 0, weight: 0 }),
             _ => {}
         }
     }
-    found.sort_by_key(|(priority, _)| *priority);
+    found.sort_by_key(|record| record.priority);
     match found.is_empty() {
         true => Err(Fault::Unknown),
-        false => Ok(Some(found.into_iter().map(|(_, record)| record).collect())),
+        false => Ok(Some(found)),
     }
 }
 
@@ -366,8 +375,8 @@ mod tests {
     }
 
     fn expected() -> Vec<Record> {
-        let record = |target: &str, port| Record { target: target.into(), port };
-        vec![record("a.x.org", 2380), record("b.x.org", 2381)]
+        let record = |target: &str, port, priority| Record { target: target.into(), port, priority, weight: 0 };
+        vec![record("a.x.org", 2380, 1), record("b.x.org", 2381, 2)]
     }
 
     #[test]

@@ -68,7 +68,7 @@ fn members(config: &Config, lookup: &dyn Lookup, scheme: &str, service: &str) ->
         own.push((lookup.address(&url.host, url.port)?, url));
     }
     let (mut found, mut last, mut unnamed) = (Vec::new(), None, 0);
-    for Record { target, port } in lookup.records(&format!("_{service}._tcp.{}", config.discovery_srv))? {
+    for Record { target, port, .. } in lookup.records(&format!("_{service}._tcp.{}", config.discovery_srv))? {
         let address = match lookup.address(&target, port) {
             Ok(address) => address,
             Err(why) => {
@@ -115,7 +115,12 @@ mod tests {
     impl Lookup for Zone {
         fn records(&self, name: &str) -> Result<Vec<Record>, String> {
             let found = self.0.iter().find(|(known, _)| *known == name);
-            let record = |(target, port): &(&str, u16)| Record { target: (*target).to_owned(), port: *port };
+            let record = |(target, port): &(&str, u16)| Record {
+                target: (*target).to_owned(),
+                port: *port,
+                priority: 0,
+                weight: 0,
+            };
             let (_, records) = found.ok_or_else(|| format!("lookup {name}: no such host"))?;
             Ok(records.iter().map(record).collect())
         }
