@@ -403,3 +403,29 @@ async fn members_that_come_are_found_where_the_proxy_looks_for_them() {
     seats.kill(0);
     put_somehow(&wire, 1).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_wants_a_leader_is_told_that_there_is_none() {
+    let folder = TempDir::new("proxy-leader");
+    let mut seats = Seats::found(&vec![our_etcd(); 3], &folder.join("cluster"), &[]);
+    let proxy = proxy(&seats.url(0), &[]);
+    let wire = Wire::connect(&proxy.url()).await;
+    put_somehow(&wire, 0).await;
+    let open = |metadata| {
+        let create = prost::Message::encode_to_vec(&ask::create(ask::watch("key", "")));
+        wire.stream(ask::WATCH, create.into(), metadata)
+    };
+    let (mut patient, mut demanding) = (open(&[]), open(&[("hasleader", "true")]));
+    for stream in [&mut patient, &mut demanding] {
+        assert!(next(stream).await.created);
+    }
+    seats.kill(1);
+    seats.kill(2);
+    let told: Result<Option<pb::WatchResponse>, _> = demanding.next_within(PATIENCE).await;
+    let status = told.expect_err("its stream ends");
+    assert_eq!((status.code() as i32, status.message()), (14, "etcdserver: no leader"));
+    seats.start_these(&[1, 2]);
+    let revision = put_somehow(&wire, 1).await;
+    // One that was not answered may have been done before.
+    while revisions(&mut patient, 1).await.last() != Some(&revision) {}
+}
