@@ -370,7 +370,7 @@ fn words_flags_and_variables() {
     let Some(mut sides) = Sides::new("words") else { return };
     let (dead, _) = free_ports();
     sides.lines(&[
-        "foo",
+        "nonsense",
         "ge a",
         "e",
         "m",

@@ -50,7 +50,7 @@ fn summary(member: &Member, state: &State) -> String {
     };
     let size = |bytes: i64| go::bytes_text(u64::try_from(bytes).unwrap_or(0));
     format!(
-        "{} ({}): {role}, version {}, revision {}, raft index {}, {} of {} in use {}",
+        "{} ({}): {role}, version {}, revision {}, raft index {}, {} of {}, {} in use",
         member.shown(),
         member.endpoint,
         state.version,

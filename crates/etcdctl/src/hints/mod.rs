@@ -79,24 +79,43 @@ pub fn command(call: &Call) -> (String, Option<String>) {
 /// Prints what is known of the endpoints where this process' calls failed.
 pub fn print() {
     let all = std::mem::take(&mut *ALL_ASKED.lock().unwrap_or_else(PoisonError::into_inner));
-    let failures: Vec<(&Asked, Failure)> = all
-        .iter()
-        .flat_map(|asked| asked.config.failures.list().into_iter().map(move |failure| (asked, failure)))
-        .collect();
+    let failed = |asked: Asked| asked.config.failures.list().into_iter().map(move |failure| (asked.clone(), failure));
+    let failures: Vec<(Asked, Failure)> = all.into_iter().flat_map(failed).collect();
     if failures.is_empty() {
         return;
     }
     // Without threads and time there is nothing more to find out; what is known is told.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok();
-    for (asked, failure) in failures {
-        let found = match &runtime {
-            Some(runtime) => runtime.block_on(Found::of(asked, &failure)),
-            None => Found { cause: failure.cause.clone(), status: None },
-        };
-        if let Some(hint) = hint(asked, &failure.endpoint, &found) {
-            eprintln!("hint: {}: {hint}", failure.endpoint);
-        }
+    let hints = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(asked_once_more(failures)),
+        Err(_) => failures.into_iter().filter_map(|(asked, failure)| as_known(&asked, failure)).collect(),
+    };
+    for hint in hints {
+        eprintln!("hint: {hint}");
     }
+}
+
+/// A hint for each failure, in their order; all endpoints are asked at once.
+async fn asked_once_more(failures: Vec<(Asked, Failure)>) -> Vec<String> {
+    let asking: Vec<_> = failures
+        .into_iter()
+        .map(|(asked, failure)| {
+            tokio::spawn(async move {
+                let found = Found::of(&asked, &failure).await;
+                hint(&asked, &failure.endpoint, &found).map(|hint| format!("{}: {hint}", failure.endpoint))
+            })
+        })
+        .collect();
+    let mut hints = Vec::new();
+    for asking in asking {
+        // A question that panicked has no answer; there are no others to end it.
+        hints.extend(asking.await.ok().flatten());
+    }
+    hints
+}
+
+fn as_known(asked: &Asked, failure: Failure) -> Option<String> {
+    let found = Found { cause: failure.cause, status: None };
+    hint(asked, &failure.endpoint, &found).map(|hint| format!("{}: {hint}", failure.endpoint))
 }
 
 /// What is known of an endpoint that did not answer, as a hint has it.
