@@ -384,13 +384,17 @@ impl Streams {
 
     /// Without faults and with everyone reading, nobody is owed anything in the end. True when all is quiet.
     pub fn drain(&mut self, model: &Model, now_ms: u64, permit: Permit<'_>) -> Result<bool, String> {
-        self.pump(usize::MAX, now_ms, permit);
-        for at in 0..self.clients.len() {
-            self.read_all(at, model)?;
+        // What a client took the hub learns with the next pump, and may have held back more (seed 13079).
+        loop {
+            self.pump(usize::MAX, now_ms, permit);
+            for at in 0..self.clients.len() {
+                self.read_all(at, model)?;
+            }
+            if self.clients.iter().all(|client| client.outstanding == 0) {
+                break;
+            }
         }
-        // What a client took the hub learns with the next pump: it may have held back more (seed 13079).
-        let quiet =
-            |c: &Client| c.requests.is_empty() && c.responses.is_empty() && c.creating.is_empty() && c.outstanding == 0;
+        let quiet = |c: &Client| c.requests.is_empty() && c.responses.is_empty() && c.creating.is_empty();
         Ok(self.inbox.is_empty() && self.job.is_none() && !self.gap && self.clients.iter().all(quiet))
     }
 
