@@ -104,6 +104,18 @@ fn start_on_free_ports(folder: &Path, plan: impl Fn() -> Vec<Launch>) -> (Vec<La
     panic!("no free ports")
 }
 
+/// A cluster of one, and a learner.
+pub async fn with_learner(binary: &Path, folder: &Path) -> (Server, Server) {
+    let voter = Launch::new(binary, &folder.join("voter")).start();
+    let launch = Launch::new(binary, &folder.join("learner"));
+    let request = pb::MemberAddRequest { peer_ur_ls: vec![launch.peer_url()], is_learner: true };
+    let wire = Wire::connect(&voter.client_url()).await;
+    let _: pb::MemberAddResponse = wire.unary(ask::MEMBER_ADD, &request).await.expect("a learner more");
+    let cluster = format!("--initial-cluster=default={},learner={}", voter.launch().peer_url(), launch.peer_url());
+    let launch = launch.with_flags(&["--name=learner", "--initial-cluster-state=existing", &cluster]);
+    (voter, launch.try_start().unwrap_or_else(|refusal| panic!("{refusal}")))
+}
+
 /// A cluster whose members come and go. Those that run end with it.
 #[derive(Debug)]
 pub struct Seats {

@@ -4,6 +4,7 @@
 //! are read to the end by two threads, so it can never block on a full pipe. Whatever happens, [`Server`]'s drop
 //! kills the one process it started.
 
+use crate::places::{Reference, our_etcd};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
@@ -394,6 +395,27 @@ pub fn run_with_input(command: &mut Command, input: &[u8]) -> Output {
         panic!("{shown} does not end");
     });
     Output { status, stdout: out.join().unwrap_or_default(), stderr: err.join().unwrap_or_default() }
+}
+
+/// What a line of etcd's prints: its code, standard output, and standard error without the log.
+pub fn outcome(binary: &Path, line: &str) -> (Option<i32>, String, String) {
+    let output = run(Command::new(binary).args(line.split(' ')));
+    let err: Vec<String> =
+        text(&output.stderr).lines().filter(|line| !line.starts_with('{')).map(str::to_owned).collect();
+    (output.status.code(), text(&output.stdout), err.join("\n"))
+}
+
+/// Runs lines of our etcd: each ends with its code and says its words, as Go's does where that is at hand.
+pub fn assert_said_as_go(lines: &[(&str, i32, &str)]) {
+    let reference = Reference::find();
+    for (line, code, words) in lines {
+        let ours = outcome(&our_etcd(), line);
+        assert_eq!(ours.0, Some(*code), "{line}: {ours:?}");
+        assert!(ours.1.contains(words) || ours.2.contains(words), "{line}: no {words:?} in {ours:?}");
+        if let Some(reference) = &reference {
+            assert_eq!(ours, outcome(&reference.program("3.7", "etcd"), line), "{line}");
+        }
+    }
 }
 
 /// A tool's standard output; panics with its standard error unless it ended with code 0.

@@ -5,10 +5,10 @@ mod tools;
 use api::pb::etcdserverpb as pb;
 use oxetcd_tests::ask as requests;
 use oxetcd_tests::certs::{Authority, Wish};
-use oxetcd_tests::cluster::Seats;
+use oxetcd_tests::cluster::{Seats, with_learner};
 use oxetcd_tests::net;
 use oxetcd_tests::places::{Reference, our_etcd};
-use oxetcd_tests::process::{Launch, Server, free_ports};
+use oxetcd_tests::process::{Launch, free_ports};
 use oxetcd_tests::temp::TempDir;
 use oxetcd_tests::wire::Wire;
 use serde_json::Value;
@@ -126,7 +126,7 @@ fn members_of_an_even_cluster_with_a_learner_and_one_that_never_started_are_foun
 fn a_learner_is_noted() {
     net::run(None, async {
         let folder = TempDir::for_cluster("doctor-learner");
-        let (voter, learner) = with_learner(folder.path()).await;
+        let (voter, learner) = with_learner(&our_etcd(), folder.path()).await;
         let seen = assert_findings(
             folder.path(),
             &format!("--endpoints={}", voter.client_url()),
@@ -135,19 +135,6 @@ fn a_learner_is_noted() {
         assert_eq!(seen["members"][1]["learner"], true, "{seen:#}");
         learner.kill();
     });
-}
-
-/// A cluster of one, and a learner.
-async fn with_learner(folder: &Path) -> (Server, Server) {
-    let voter = Launch::new(&our_etcd(), &folder.join("voter")).start();
-    let mut launch = Launch::new(&our_etcd(), &folder.join("learner"));
-    (launch.client_port, launch.peer_port) = free_ports();
-    let request = pb::MemberAddRequest { peer_ur_ls: vec![launch.peer_url()], is_learner: true };
-    let wire = Wire::connect(&voter.client_url()).await;
-    let _: pb::MemberAddResponse = wire.unary(requests::MEMBER_ADD, &request).await.expect("a learner more");
-    let cluster = format!("--initial-cluster=default={},learner={}", voter.launch().peer_url(), launch.peer_url());
-    let launch = launch.with_flags(&["--name=learner", "--initial-cluster-state=existing", &cluster]);
-    (voter, launch.try_start().unwrap_or_else(|refusal| panic!("{refusal}")))
 }
 
 #[test]

@@ -3,14 +3,12 @@
 
 mod tools;
 
-use api::pb::etcdserverpb as pb;
 use oxetcd_tests::certs::{Authority, Pair, Wish};
-use oxetcd_tests::cluster::Seats;
+use oxetcd_tests::cluster::{Seats, with_learner};
+use oxetcd_tests::net;
 use oxetcd_tests::places::{Reference, our_etcd};
 use oxetcd_tests::process::{Launch, Server, free_ports};
 use oxetcd_tests::temp::TempDir;
-use oxetcd_tests::wire::Wire;
-use oxetcd_tests::{ask as requests, net};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -358,7 +356,7 @@ fn members_without_a_leader_and_learners_are_told_from_slow_ones() {
         let mut seats = Seats::found(&[our_etcd(), our_etcd()], folder.path(), &[]);
         let (left, gone) = (seats.url(0), seats.url(1));
         seats.kill(1);
-        let (voter, learner) = with_learner(folder.path()).await;
+        let (voter, learner) = with_learner(&our_etcd(), folder.path()).await;
         let here = learner.client_url();
         assert_hints(
             folder.path(),
@@ -386,19 +384,6 @@ fn members_without_a_leader_and_learners_are_told_from_slow_ones() {
         learner.kill();
         voter.kill();
     });
-}
-
-/// A cluster of one, and a learner.
-async fn with_learner(folder: &Path) -> (Server, Server) {
-    let voter = Launch::new(&our_etcd(), &folder.join("voter")).start();
-    let mut launch = Launch::new(&our_etcd(), &folder.join("learner"));
-    (launch.client_port, launch.peer_port) = free_ports();
-    let request = pb::MemberAddRequest { peer_ur_ls: vec![launch.peer_url()], is_learner: true };
-    let wire = Wire::connect(&voter.client_url()).await;
-    let _: pb::MemberAddResponse = wire.unary(requests::MEMBER_ADD, &request).await.expect("a learner more");
-    let cluster = format!("--initial-cluster=default={},learner={}", voter.launch().peer_url(), launch.peer_url());
-    let launch = launch.with_flags(&["--name=learner", "--initial-cluster-state=existing", &cluster]);
-    (voter, launch.try_start().unwrap_or_else(|refusal| panic!("{refusal}")))
 }
 
 /// etcd's own words stay Go's: the last line of both tools' errors, and the exit codes.

@@ -3,13 +3,12 @@
 
 use api::pb::etcdserverpb as pb;
 use oxetcd_tests::ask;
-use oxetcd_tests::places::{Reference, our_etcd};
-use oxetcd_tests::process::{Launch, Proxy, free_ports, run, text};
+use oxetcd_tests::places::our_etcd;
+use oxetcd_tests::process::{Launch, Proxy, assert_said_as_go, free_ports};
 use oxetcd_tests::temp::TempDir;
 use oxetcd_tests::wire::Wire;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -143,14 +142,6 @@ fn connections_that_ended_leave_nothing_behind() {
     assert!(settled, "{} descriptors, {before} before", descriptors());
 }
 
-/// What it prints on both outputs, without its log, and its code.
-fn outcome(binary: &std::path::Path, line: &str) -> (Option<i32>, String, String) {
-    let output = run(Command::new(binary).args(line.split(' ')));
-    let err: Vec<String> =
-        text(&output.stderr).lines().filter(|line| !line.starts_with('{')).map(str::to_owned).collect();
-    (output.status.code(), text(&output.stdout), err.join("\n"))
-}
-
 #[test]
 fn wrong_flags_are_refused_as_go_refuses_them() {
     let (_held, address) = listener();
@@ -175,13 +166,5 @@ fn wrong_flags_are_refused_as_go_refuses_them() {
         ),
         (&taken, 1, "bind: address already in use"),
     ];
-    let reference = Reference::find();
-    for (line, code, words) in lines {
-        let ours = outcome(&our_etcd(), line);
-        assert_eq!(ours.0, Some(*code), "{line}: {ours:?}");
-        assert!(ours.1.contains(words) || ours.2.contains(words), "{line}: no {words:?} in {ours:?}");
-        if let Some(reference) = &reference {
-            assert_eq!(ours, outcome(&reference.program("3.7", "etcd"), line), "{line}");
-        }
-    }
+    assert_said_as_go(lines);
 }

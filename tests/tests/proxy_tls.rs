@@ -3,8 +3,8 @@
 mod tools;
 
 use oxetcd_tests::certs::{Authority, Pair, Wish};
-use oxetcd_tests::places::{Reference, our_etcd};
-use oxetcd_tests::process::{Launch, Proxy, Server, run, text};
+use oxetcd_tests::places::our_etcd;
+use oxetcd_tests::process::{Launch, Proxy, Server, assert_said_as_go, outcome, run, text};
 use oxetcd_tests::temp::TempDir;
 use std::path::Path;
 use std::process::Command;
@@ -158,14 +158,6 @@ fn everybody_calls_as_himself() {
     assert_eq!(done("root:r", "get other --consistency=s --print-value-only"), "2\n");
 }
 
-/// Without its log, and its code.
-fn outcome(binary: &Path, line: &str) -> (Option<i32>, String, String) {
-    let output = run(Command::new(binary).args(line.split(' ')));
-    let err: Vec<String> =
-        text(&output.stderr).lines().filter(|line| !line.starts_with('{')).map(str::to_owned).collect();
-    (output.status.code(), text(&output.stdout), err.join("\n"))
-}
-
 #[test]
 fn wrong_flags_are_refused_as_go_refuses_them() {
     let lines: &[(&str, i32, &str)] = &[
@@ -203,15 +195,7 @@ fn wrong_flags_are_refused_as_go_refuses_them() {
         ),
         ("grpc-proxy start --listen-addr=127.0.0.1", 1, "listen tcp: address 127.0.0.1: missing port in address"),
     ];
-    let reference = Reference::find();
-    for (line, code, words) in lines {
-        let ours = outcome(&our_etcd(), line);
-        assert_eq!(ours.0, Some(*code), "{line}: {ours:?}");
-        assert!(ours.1.contains(words) || ours.2.contains(words), "{line}: no {words:?} in {ours:?}");
-        if let Some(reference) = &reference {
-            assert_eq!(ours, outcome(&reference.program("3.7", "etcd"), line), "{line}");
-        }
-    }
+    assert_said_as_go(lines);
     let leasing = outcome(&our_etcd(), "grpc-proxy start --experimental-leasing-prefix=x");
     assert_eq!(leasing.0, Some(1));
     assert!(leasing.2.contains("--experimental-leasing-prefix is not there in this release"), "{leasing:?}");
