@@ -101,11 +101,11 @@ impl Stage {
         // The user etcd need not be there; the folder must.
         script(&shared.join("bin/chown"), "[ \"$1 $2\" = '-R etcd:etcd' ] && [ -d \"$3\" ]");
         let common = block("ETCD_NAME=m1");
-        for n in 0..self.members {
+        for (n, address) in ADDRESSES.iter().enumerate().take(self.members) {
             let own = |line: &str| match line.starts_with("ETCD_INITIAL_CLUSTER=") {
                 true if self.members == 1 => line.split(',').next().expect("at least one part").to_owned(),
                 true => line.to_owned(),
-                false => line.replace("m1", &format!("m{}", n + 1)).replace(ADDRESSES[0], ADDRESSES[n]),
+                false => line.replace("m1", &format!("m{}", n + 1)).replace(ADDRESSES[0], address),
             };
             let mut file = common.lines().map(own).collect::<Vec<_>>().join("\n") + "\n" + settings;
             if self.secure {
