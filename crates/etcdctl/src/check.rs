@@ -2,13 +2,14 @@
 
 use crate::globals::Ctl;
 use crate::kv::failed;
+use crate::metrics::Metrics;
+use crate::web;
 use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
 use client::{Client, Error, prefix_end};
 use cobra::{Call, Exit, Flag, Kind};
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -35,8 +36,6 @@ pub static DATASCALE_FLAGS: &[Flag] = &[
 
 /// Cleaning up may take this long.
 const CLEANUP_TIME: Duration = Duration::from_secs(30);
-/// Largest page of metrics that is read.
-const METRICS_BYTES_MAX: u64 = 64 << 20;
 const PERF_SECONDS: u64 = 60;
 
 /// A load: how many requests in all, at which rate (per second), by how many clients, of which sizes (bytes).
@@ -116,7 +115,7 @@ pub fn datascale(call: &mut Call) -> Result<(), Exit> {
     must_be_empty(&ctl, &prefix)?;
     let endpoint = ctl.client.endpoints().first().cloned().unwrap_or_default();
     let memory = |when: &str| {
-        resident_bytes(&endpoint).ok_or_else(|| {
+        resident_bytes(&ctl, &endpoint).ok_or_else(|| {
             println!("FAIL: Could not read process_resident_memory_bytes {when} the put operations.");
             Exit::code(1)
         })
@@ -263,13 +262,8 @@ fn spread(latencies: &[f64]) -> (f64, f64) {
 }
 
 /// `process_resident_memory_bytes` of the server's metrics.
-fn resident_bytes(endpoint: &str) -> Option<f64> {
-    let client::Address::Tcp(host) = client::Address::parse(endpoint) else { return None };
-    let mut stream = TcpStream::connect(&host).ok()?;
-    stream.set_read_timeout(Some(CLEANUP_TIME)).ok()?;
-    write!(stream, "GET /metrics HTTP/1.0\r\nHost: {host}\r\n\r\n").ok()?;
-    let mut page = String::new();
-    stream.take(METRICS_BYTES_MAX).read_to_string(&mut page).ok()?;
-    let line = page.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes "))?;
-    line.trim().parse().ok()
+fn resident_bytes(ctl: &Ctl, endpoint: &str) -> Option<f64> {
+    let secure = web::secure(&ctl.asked.config, endpoint);
+    let page = async { tokio::time::timeout(CLEANUP_TIME, web::fetch(endpoint, secure, "/metrics")).await };
+    Metrics::parse(&ctl.block_on(page).ok()?.ok()?.body).sum("process_resident_memory_bytes")
 }

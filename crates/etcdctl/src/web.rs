@@ -1,6 +1,6 @@
 //! One page over HTTP/1.0, in plain text or over TLS: a member's `/metrics`, its clock and its certificate.
 
-use client::Address;
+use client::{Address, Config, Demand};
 use std::time::SystemTime;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
@@ -19,6 +19,14 @@ pub struct Page {
     pub body: String,
     /// The server's certificate.
     pub shown: Option<tls::Shown>,
+}
+
+/// How an endpoint is asked: with TLS where its scheme says so, or, without a scheme, where the configuration has any of it.
+pub fn secure(config: &Config, endpoint: &str) -> Option<tls::Settings> {
+    match (Demand::of(endpoint), &config.tls) {
+        (Demand::Plain, _) | (Demand::Either, None) => None,
+        (_, settings) => Some(settings.clone().unwrap_or_default()),
+    }
 }
 
 /// Asks a server for a path; with TLS where settings are given.

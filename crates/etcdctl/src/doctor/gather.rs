@@ -6,7 +6,7 @@ use crate::hints::{self, Asked};
 use crate::metrics::Metrics;
 use crate::web;
 use api::pb::etcdserverpb as pb;
-use client::{Address, Client, Demand};
+use client::{Address, Client};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How often a member's answer is timed.
@@ -169,10 +169,7 @@ async fn status(client: &Client) -> Option<(u64, bool, State)> {
 }
 
 async fn metrics(endpoint: &str, asked: &Asked) -> Result<Web, String> {
-    let secure = match (Demand::of(endpoint), &asked.config.tls) {
-        (Demand::Plain, _) | (Demand::Either, None) => None,
-        (_, settings) => Some(settings.clone().unwrap_or_default()),
-    };
+    let secure = web::secure(&asked.config, endpoint);
     let before = SystemTime::now();
     let page = web::fetch(endpoint, secure, "/metrics").await?;
     let after = SystemTime::now();
