@@ -28,15 +28,39 @@ pub fn op(op: Op) -> pb::RequestOp {
     pb::RequestOp { request: Some(op) }
 }
 
-/// That the key was created at this revision; 0: that it is not there.
-pub fn created_is(key: &Bytes, revision: i64) -> pb::Compare {
+fn compare(key: &Bytes, target: CompareTarget, result: CompareResult, value: TargetUnion) -> pb::Compare {
     pb::Compare {
-        result: CompareResult::Equal as i32,
-        target: CompareTarget::Create as i32,
+        result: result as i32,
+        target: target as i32,
         key: key.clone(),
-        target_union: Some(TargetUnion::CreateRevision(revision)),
+        target_union: Some(value),
         range_end: Bytes::new(),
     }
+}
+
+/// That the key was created at this revision; 0: that it is not there.
+pub fn created_is(key: &Bytes, revision: i64) -> pb::Compare {
+    compare(key, CompareTarget::Create, CompareResult::Equal, TargetUnion::CreateRevision(revision))
+}
+
+/// That the key was created before this revision, or is not there.
+pub fn created_before(key: &Bytes, revision: i64) -> pb::Compare {
+    compare(key, CompareTarget::Create, CompareResult::Less, TargetUnion::CreateRevision(revision))
+}
+
+/// That the key was written last at this revision; 0: that it is not there.
+pub fn modified_is(key: &Bytes, revision: i64) -> pb::Compare {
+    compare(key, CompareTarget::Mod, CompareResult::Equal, TargetUnion::ModRevision(revision))
+}
+
+/// That the key was written last before this revision, or is not there.
+pub fn modified_before(key: &Bytes, revision: i64) -> pb::Compare {
+    compare(key, CompareTarget::Mod, CompareResult::Less, TargetUnion::ModRevision(revision))
+}
+
+/// That no lease is attached to the key.
+pub fn is_without_lease(key: &Bytes) -> pb::Compare {
+    compare(key, CompareTarget::Lease, CompareResult::Equal, TargetUnion::Lease(0))
 }
 
 /// Where the keys of a name are: `name/`.

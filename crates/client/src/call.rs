@@ -103,6 +103,21 @@ impl Client {
         Client { deadline: Some(Instant::now() + timeout), ..self.clone() }
     }
 
+    /// The same client, whose calls take as long as they take.
+    pub(crate) fn without_deadline(&self) -> Client {
+        Client { deadline: None, ..self.clone() }
+    }
+
+    /// Whether another client speaks for the same user, as clones do.
+    pub(crate) fn is_same_user(&self, other: &Client) -> bool {
+        Arc::ptr_eq(&self.token, &other.token)
+    }
+
+    /// Waits for something no longer than this client's calls may take.
+    pub(crate) async fn in_time<T>(&self, what: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        within(self.deadline, what).await.unwrap_or(Err(Error::DeadlineExceeded))
+    }
+
     /// A client whose calls and watches fail when the endpoint has no leader.
     pub fn with_leader_required(&self) -> Client {
         Client { require_leader: true, ..self.clone() }

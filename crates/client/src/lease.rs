@@ -37,7 +37,7 @@ impl Client {
 
     /// Renews a lease for as long as the answer is asked for replies.
     pub fn keep_alive(&self, lease: i64) -> KeepAlive {
-        KeepAlive { client: self.clone(), lease, open: None, next: None, expires: None }
+        KeepAlive { client: self.clone(), lease, open: None, next: None, lives_until: None }
     }
 }
 
@@ -49,8 +49,8 @@ pub struct KeepAlive {
     open: Option<(mpsc::Sender<pb::LeaseKeepAliveRequest>, Stream<pb::LeaseKeepAliveResponse>)>,
     /// When to renew.
     next: Option<Instant>,
-    /// When the lease is gone unless renewed.
-    expires: Option<Instant>,
+    /// The lease surely lives until then.
+    lives_until: Option<Instant>,
 }
 
 impl KeepAlive {
@@ -63,23 +63,30 @@ impl KeepAlive {
             tokio::time::sleep_until(at).await;
         }
         loop {
+            // The server counts from later on.
+            let sent = Instant::now();
             match self.renew().await {
                 Ok(Some(response)) if response.ttl <= 0 => return Ok(None),
                 Ok(Some(response)) => {
                     let ttl = Duration::from_secs(response.ttl.unsigned_abs());
                     self.next = Some(Instant::now() + ttl / 3);
-                    self.expires = Some(Instant::now() + ttl);
+                    self.lives_until = Some(sent + ttl);
                     return Ok(Some(response));
                 }
                 Ok(None) => self.open = None,
                 Err(e) if e.code() == Some(Code::Unavailable) => self.open = None,
                 Err(e) => return Err(e),
             }
-            if self.expires.is_some_and(|at| at <= Instant::now()) {
+            if self.lives_until.is_some_and(|at| at <= Instant::now()) {
                 return Ok(None);
             }
             tokio::time::sleep(RECONNECT_WAIT).await;
         }
+    }
+
+    /// Until when the lease surely lives, as far as its last renewal says; `None` before the first.
+    pub fn lives_until(&self) -> Option<Instant> {
+        self.lives_until
     }
 
     async fn renew(&mut self) -> Result<Option<pb::LeaseKeepAliveResponse>, Error> {

@@ -7,8 +7,12 @@
 //!   ├─ Watch        a stream that is opened anew behind the last revision seen     watch.rs
 //!   ├─ KeepAlive    a stream of renewals, one each third of the TTL                lease.rs
 //!   ├─ Session, Mutex, Election     clientv3's concurrency recipes over the above  recipes.rs
+//!   ├─ transact      reads and writes that are done as one, or anew                stm.rs
+//!   ├─ Mirror        all keys of a prefix, then what changes                       mirror.rs
+//!   ├─ save_snapshot     a member's database in a file                             snapshot.rs
 //!   ├─ Namespaced    keys below a prefix that nobody sees                          namespace.rs
 //!   ├─ Ordered       reads that never go back to an older revision                 ordering.rs
+//!   ├─ Leasing       reads of what one owns, which ask nobody                      leasing/
 //!   └─ relay         a call of somebody else's, passed on as it is                 relay.rs
 //! ```
 //!
@@ -24,24 +28,33 @@ mod config;
 mod dial;
 mod error;
 mod lease;
+mod leasing;
 mod methods;
+mod mirror;
 mod namespace;
 mod ordering;
 mod pool;
 mod probe;
 mod recipes;
 mod relay;
+pub mod snapshot;
+mod stm;
 mod watch;
 
+pub use api::pb;
 pub use api::recipes::prefix_end;
 pub use call::{Attempt, Client, Method, Stream};
 pub use cause::{Cause, Failure, Failures};
 pub use config::{Address, Config, Demand, Observer};
 pub use error::Error;
 pub use lease::KeepAlive;
+pub use leasing::{Leasing, Limits};
+pub use mirror::Mirror;
 pub use namespace::{Namespace, Namespaced, NamespacedWatch};
 pub use ordering::Ordered;
 pub use probe::{Speaks, speaks};
 pub use recipes::{Election, Mutex, Session};
+pub use snapshot::{SaveError, Saved};
+pub use stm::{Committed, Isolation, Stm};
 pub use tonic::Code;
 pub use watch::Watch;

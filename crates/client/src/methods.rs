@@ -100,6 +100,11 @@ methods! {
 }
 
 impl Client {
+    /// A transaction that reads only, which may be sent twice.
+    pub(crate) async fn txn_of_reads(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, Error> {
+        self.unary(Method { path: "/etcdserverpb.KV/Txn", repeatable: true }, request).await
+    }
+
     /// Reads keys in pieces.
     ///
     /// # Errors

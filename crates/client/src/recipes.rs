@@ -71,7 +71,8 @@ async fn wait_for_older(client: &Client, name: &str, revision: i64) -> Result<()
     }
 }
 
-async fn wait_for_deletion(client: &Client, key: Bytes, start_revision: i64) -> Result<(), Error> {
+/// Waits until a key is deleted at this revision or later.
+pub(crate) async fn wait_for_deletion(client: &Client, key: Bytes, start_revision: i64) -> Result<(), Error> {
     let mut watch = client.watch(pb::WatchCreateRequest { key, start_revision, ..Default::default() });
     while let Some(response) = watch.next().await? {
         if response.canceled {

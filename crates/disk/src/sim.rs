@@ -276,7 +276,6 @@ impl State {
             }
             Crash::Random => self.reboot_random(),
         }
-        self.renamed.clear();
         drop_unreachable(&mut self.names);
         for inode in self.inodes.values_mut() {
             if crash != Crash::Keep {
@@ -286,8 +285,10 @@ impl State {
             inode.flock_exclusive = None;
             inode.flock_shared.clear();
         }
+        // A process that ended leaves renames as undone as they were.
         if crash != Crash::Keep {
             self.synced_names = self.names.clone();
+            self.renamed.clear();
         }
         let live: Vec<u64> = self.file_ids();
         self.inodes.retain(|id, _| live.contains(id));
@@ -718,6 +719,13 @@ mod tests {
     /// The journals of ext4, xfs, btrfs and zfs hold a rename as one change.
     #[test]
     fn a_crash_undoes_a_rename_as_a_whole_or_not_at_all() {
+        let whole = [(None, b"new".to_vec()), (Some(b"new".to_vec()), b"old".to_vec())];
+        assert_eq!(outcomes_of_a_rename(false), whole);
+        // Also when the process had ended before, and the machine went on.
+        assert_eq!(outcomes_of_a_rename(true), whole);
+    }
+
+    fn outcomes_of_a_rename(process_ended: bool) -> Vec<(Option<Vec<u8>>, Vec<u8>)> {
         let mut outcomes = std::collections::BTreeSet::new();
         for seed in 0..64 {
             let sim = SimDisk::new(SimOptions { seed, capacity: 1 << 20 });
@@ -731,11 +739,13 @@ mod tests {
             }
             disk.sync_dir(dir).unwrap();
             disk.rename(from, to).unwrap();
+            if process_ended {
+                sim.reboot(Crash::Keep);
+            }
             sim.reboot(Crash::Random);
             outcomes.insert((sim.read_whole(from), sim.read_whole(to).unwrap()));
         }
-        let whole = [(None, b"new".to_vec()), (Some(b"new".to_vec()), b"old".to_vec())];
-        assert_eq!(outcomes.into_iter().collect::<Vec<_>>(), whole);
+        outcomes.into_iter().collect()
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::prompt;
 use api::pb::etcdserverpb as pb;
 use api::pb::mvccpb::{Event, event::EventType};
 use bytes::Bytes;
-use client::{Client, Error, prefix_end};
+use client::{Client, Error, Watch};
 use cobra::{Call, Exit, Flag, Kind, Parsed};
 use pb::request_op::Request;
 use std::cell::Cell;
@@ -37,8 +37,6 @@ pub static FLAGS: &[Flag] = &[
     Flag::new("dest-password", Kind::Text, "", "password at the destination; --dest-user is then the name alone"),
 ];
 
-/// Keys that are read at once (clientv3's `mirror.batchLimit`).
-const PAGE_KEYS: i64 = 1000;
 /// How often the number of copied changes is printed.
 const REPORT_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -108,14 +106,6 @@ impl Names {
         Ok(Names { renamed: if keeps { prefix.clone() } else { renamed }, prefix })
     }
 
-    /// Key and range end of all that is copied.
-    fn range(&self) -> (Bytes, Bytes) {
-        match self.prefix.is_empty() {
-            true => (Bytes::from_static(&[0]), Bytes::from_static(&[0])),
-            false => (self.prefix.clone(), prefix_end(&self.prefix)),
-        }
-    }
-
     fn rename(&self, key: &[u8]) -> Bytes {
         let rest = key.strip_prefix(&*self.prefix).unwrap_or(key);
         [&self.renamed, rest].concat().into()
@@ -157,43 +147,28 @@ struct Mirror<'a> {
 impl Mirror<'_> {
     /// Copies until something fails. `start`: the revision to follow; 0: copy what is there first.
     async fn run(&self, start: i64) -> Result<(), Exit> {
-        let from = match start {
-            0 => self.copy_all().await.map_err(failed)?,
-            start => start,
+        let prefix = self.names.prefix.clone();
+        let changes = match start {
+            0 => self.copy_all(self.source.mirror(prefix)).await.map_err(failed)?,
+            start => self.source.mirror_from(prefix, start).changes(),
         };
-        self.follow(from).await
+        self.follow(changes).await
     }
 
-    /// Copies the keys as they are now. Answers the revision they were read at.
-    async fn copy_all(&self) -> Result<i64, Error> {
-        let (mut key, range_end) = self.names.range();
-        // Any read tells the revision; one of the prefix itself is allowed to a user of nothing else.
-        let readable = if self.names.prefix.is_empty() { Bytes::from_static(b"foo") } else { key.clone() };
-        let now = self.source.range(pb::RangeRequest { key: readable, ..Default::default() }).await?;
-        let revision = now.header.map_or(0, |header| header.revision);
-        loop {
-            let range_end = range_end.clone();
-            let request = pb::RangeRequest { key, range_end, revision, limit: PAGE_KEYS, ..Default::default() };
-            let page = self.source.range(request).await?;
-            for kv in &page.kvs {
+    /// Copies the keys as they are now. Answers what changes behind them.
+    async fn copy_all(&self, mut all: client::Mirror) -> Result<Watch, Error> {
+        while let Some(page) = all.next_page().await? {
+            for kv in page.kvs {
                 let key = self.names.rename(&kv.key);
-                let request = pb::PutRequest { key, value: kv.value.clone(), ..Default::default() };
-                self.destination.put(request).await?;
+                self.destination.put(pb::PutRequest { key, value: kv.value, ..Default::default() }).await?;
                 self.copied.update(|n| n + 1);
             }
-            match page.kvs.last().filter(|_| page.more) {
-                Some(last) => key = [&last.key[..], &[0]].concat().into(),
-                None => return Ok(revision),
-            }
         }
+        Ok(all.changes())
     }
 
-    /// Makes the changes behind a revision as they come.
-    async fn follow(&self, revision: i64) -> Result<(), Exit> {
-        let (key, range_end) = self.names.range();
-        let start_revision = revision.saturating_add(1);
-        let request = pb::WatchCreateRequest { key, range_end, start_revision, ..Default::default() };
-        let mut watch = self.source.watch(request);
+    /// Makes the changes as they come.
+    async fn follow(&self, mut watch: Watch) -> Result<(), Exit> {
         while let Some(response) = watch.next().await.map_err(failed)? {
             if response.compact_revision != 0 {
                 return Err(Exit::error(api::Error::Compacted.message()));

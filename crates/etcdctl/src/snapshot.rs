@@ -3,26 +3,12 @@
 use crate::globals::Ctl;
 use crate::log;
 use crate::output::write_out;
-use client::Stream;
+use client::SaveError;
+use client::snapshot::{self, Saved};
 use cobra::{Call, Exit};
 use go::log_string;
-use sha2::{Digest as _, Sha256};
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Instant;
-
-/// Bytes of the checksum at the end of the stream.
-const SUM_BYTES: u64 = 32;
-/// All databases are a multiple of this, so a checksum shows in the size.
-const SECTOR_BYTES: u64 = 512;
-
-/// What came over the wire.
-struct Saved {
-    size: u64,
-    version: String,
-}
 
 /// `snapshot save FILE`.
 pub fn save(call: &mut Call) -> Result<(), Exit> {
@@ -47,7 +33,7 @@ pub fn save(call: &mut Call) -> Result<(), Exit> {
     let saved = outcome?;
     std::fs::rename(&part, &path)
         .map_err(|e| Exit::with(5, format!("could not rename {part} to {path} ({})", go::os_text(&e))))?;
-    sync_directory_of(Path::new(&path)).map_err(|e| Exit::with(5, go::os_text(&e)))?;
+    snapshot::sync_directory_of(Path::new(&path)).map_err(|e| Exit::with(5, go::os_text(&e)))?;
     log::info("", "snapshot/v3_snapshot.go:121", "saved", &[("path", log_string(&path))]);
     let mut text = format!("Snapshot saved at {path}\n");
     if !saved.version.is_empty() {
@@ -59,10 +45,7 @@ pub fn save(call: &mut Call) -> Result<(), Exit> {
 
 fn fetch(ctl: &Ctl, part: &Path, endpoint: &str, start: Instant) -> Result<Saved, Exit> {
     let shown = part.display();
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options
-        .open(part)
+    let mut file = snapshot::create(part)
         .map_err(|e| Exit::with(5, format!("could not open {shown} (open {shown}: {})", go::os_text(&e))))?;
     log::info(
         "",
@@ -85,7 +68,11 @@ fn fetch(ctl: &Ctl, part: &Path, endpoint: &str, start: Instant) -> Result<Saved
         })?;
         log::info("client", "v3@v3.7.1/maintenance.go:236", "opened snapshot stream; downloading", &[]);
         log::info("", "snapshot/v3_snapshot.go:96", "fetching snapshot", &[("endpoint", log_string(endpoint))]);
-        receive(stream, &mut file).await
+        let outcome = snapshot::receive(stream, &mut file).await;
+        if !matches!(outcome, Err(SaveError::Rpc(_) | SaveError::Io(_))) {
+            log::info("client", "v3@v3.7.1/maintenance.go:302", "completed snapshot read; closing", &[]);
+        }
+        outcome.map_err(|e| Exit::with(5, e.to_string()))
     })?;
     file.sync_all().map_err(|e| Exit::with(5, go::os_text(&e)))?;
     log::info(
@@ -100,38 +87,6 @@ fn fetch(ctl: &Ctl, part: &Path, endpoint: &str, start: Instant) -> Result<Saved
         ],
     );
     Ok(saved)
-}
-
-/// Writes the stream to the file, and proves that it ends with the checksum of what came before it.
-async fn receive(mut stream: Stream<api::pb::etcdserverpb::SnapshotResponse>, file: &mut File) -> Result<Saved, Exit> {
-    let mut saved = Saved { size: 0, version: String::new() };
-    let mut sum = Sha256::new();
-    // The last 32 bytes seen: they may be the checksum.
-    let mut tail: Vec<u8> = Vec::new();
-    while let Some(piece) = stream.next().await.map_err(|e| Exit::with(5, e.to_string()))? {
-        file.write_all(&piece.blob).map_err(|e| Exit::with(5, go::os_text(&e)))?;
-        saved.size += piece.blob.len() as u64;
-        if !piece.version.is_empty() {
-            saved.version = piece.version;
-        }
-        tail.extend_from_slice(&piece.blob);
-        let surplus = tail.len().saturating_sub(SUM_BYTES as usize);
-        sum.update(&tail[..surplus]);
-        tail.drain(..surplus);
-    }
-    log::info("client", "v3@v3.7.1/maintenance.go:302", "completed snapshot read; closing", &[]);
-    if saved.size % SECTOR_BYTES != SUM_BYTES {
-        return Err(Exit::with(5, format!("sha256 checksum not found [bytes: {}]", saved.size)));
-    }
-    if sum.finalize().as_slice() != tail {
-        return Err(Exit::with(5, "the snapshot's sha256 checksum is wrong: it was damaged on the way; save it again"));
-    }
-    Ok(saved)
-}
-
-fn sync_directory_of(path: &Path) -> std::io::Result<()> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent)?.sync_all()
 }
 
 /// `snapshot status FILE`, the old spelling.
