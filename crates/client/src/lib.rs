@@ -8,6 +8,7 @@
 //!   ├─ KeepAlive    a stream of renewals, one each third of the TTL                lease.rs
 //!   ├─ Session, Mutex, Election     clientv3's concurrency recipes over the above  recipes.rs
 //!   ├─ Namespaced    keys below a prefix that nobody sees                          namespace.rs
+//!   ├─ naming        where a service is to be found: endpoints below a name         naming.rs
 //!   ├─ Ordered       reads that never go back to an older revision                 ordering.rs
 //!   └─ relay         a call of somebody else's, passed on as it is                 relay.rs
 //! ```
@@ -26,6 +27,7 @@ mod error;
 mod lease;
 mod methods;
 mod namespace;
+pub mod naming;
 mod ordering;
 mod pool;
 mod probe;
