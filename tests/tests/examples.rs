@@ -365,3 +365,40 @@ async fn a_registry_is_one_for_all_languages() {
     }
     assert_eq!(below(&wire, "shop/").await, []);
 }
+
+/// Who looks for instances misses none that came or went while history was compacted, and takes no other value for one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_is_followed_over_a_compaction() {
+    let folder = TempDir::new("examples-compacted");
+    let server = Launch::new(&our_etcd(), &folder.join("data")).start();
+    let way = Forwarder::start(&server.client_address());
+    let wire = Wire::connect(&server.client_url()).await;
+    let register = async |name: &str, address: &str| {
+        let value = format!("{{\"Op\":0,\"Addr\":\"{address}\",\"Metadata\":{{\"weight\":[1,\"&\"]}}}}");
+        put(&wire, &format!("shop/{name}"), &value).await
+    };
+    register("a", "a:1").await;
+    register("b", "b:1").await;
+    put(&wire, "shop/junk", "junk").await;
+    let start = |language: &Language| language.start("registry", &[&way.url(), "shop"]);
+    let watchers: Vec<Program> = languages().iter().map(start).collect();
+    let all_say = |line: &str| watchers.iter().for_each(|watcher| watcher.says(line));
+    ["+ a a:1", "+ b b:1"].into_iter().for_each(all_say);
+    way.cut();
+    delete(&wire, "shop/a").await;
+    register("b", "b:2").await;
+    let last = register("c", "c:1").await;
+    let _: pb::CompactionResponse = wire.unary(ask::COMPACT, &ask::compact(last)).await.expect("a compaction");
+    way.open();
+    ["- a", "+ b b:2", "+ c c:1"].into_iter().for_each(all_say);
+    put(&wire, "shop/b", "junk").await;
+    all_say("- b");
+    for watcher in &watchers {
+        let mut lines = watcher.lines();
+        assert!(lines.len() == 6, "{}", watcher.all());
+        // What is read at once has no order.
+        lines[..2].sort();
+        lines[2..5].sort();
+        assert_eq!(lines, ["+ a a:1", "+ b b:1", "+ b b:2", "+ c c:1", "- a", "- b"], "{}", watcher.name());
+    }
+}

@@ -57,7 +57,7 @@ impl Endpoint {
 
     /// Reads the value of a key by the rules of Go's `json.Unmarshal`: names in any case, what is missing or `null` is empty,
     /// `Op` says nothing. `None`: it is no endpoint's, or has neither address nor metadata.
-    pub fn decode(value: &[u8]) -> Option<Endpoint> {
+    pub fn parse(value: &[u8]) -> Option<Endpoint> {
         if value.len() > VALUE_BYTES_MAX {
             return None;
         }
@@ -203,7 +203,7 @@ impl Naming {
         if response.kvs.len() > ENDPOINTS_MAX {
             return Err(self.too_many());
         }
-        let known = |kv: &KeyValue| Some((self.name(&kv.key)?, Endpoint::decode(&kv.value)?));
+        let known = |kv: &KeyValue| Some((self.name(&kv.key)?, Endpoint::parse(&kv.value)?));
         let found = response.kvs.iter().filter_map(known).collect();
         Ok((found, response.header.map_or(0, |header| header.revision)))
     }
@@ -319,7 +319,7 @@ impl Known {
         for event in events {
             let Some((kv, name)) = event.kv.as_ref().and_then(|kv| Some((kv, naming.name(&kv.key)?))) else { continue };
             let put = event.r#type() == EventType::Put;
-            match Endpoint::decode(&kv.value).filter(|_| put) {
+            match Endpoint::parse(&kv.value).filter(|_| put) {
                 Some(_) if self.0.len() >= ENDPOINTS_MAX && !self.0.contains_key(&name) => return (updates, false),
                 Some(endpoint) => {
                     self.0.insert(name.clone(), endpoint.clone());
@@ -374,7 +374,7 @@ mod tests {
         ] {
             let endpoint = Endpoint { addr: addr.into(), metadata };
             assert_eq!(endpoint.encode(), value);
-            assert_eq!(Endpoint::decode(value.as_bytes()), Some(endpoint));
+            assert_eq!(Endpoint::parse(value.as_bytes()), Some(endpoint));
         }
     }
 
@@ -383,16 +383,16 @@ mod tests {
         for value in
             [r#"{"Addr":"a"}"#, r#"{"addr":"a","op":1,"more":[]}"#, r#" {"ADDR":"a","Op":null,"metadata":null} "#]
         {
-            assert_eq!(Endpoint::decode(value.as_bytes()), Some(Endpoint::new("a")), "{value}");
+            assert_eq!(Endpoint::parse(value.as_bytes()), Some(Endpoint::new("a")), "{value}");
         }
         for value in
             ["", "null", "[]", "{}", "\"a\"", r#"{"Addr":1}"#, r#"{"Addr":"a","Op":-1}"#, r#"{"Addr":"a","Op":256}"#]
         {
-            assert_eq!(Endpoint::decode(value.as_bytes()), None, "{value}");
+            assert_eq!(Endpoint::parse(value.as_bytes()), None, "{value}");
         }
         let long = |size: usize| Endpoint::new("a".repeat(size - Endpoint::new("").encode().len())).encode();
-        assert!(Endpoint::decode(long(VALUE_BYTES_MAX).as_bytes()).is_some());
-        assert!(Endpoint::decode(long(VALUE_BYTES_MAX + 1).as_bytes()).is_none());
+        assert!(Endpoint::parse(long(VALUE_BYTES_MAX).as_bytes()).is_some());
+        assert!(Endpoint::parse(long(VALUE_BYTES_MAX + 1).as_bytes()).is_none());
     }
 
     #[tokio::test]

@@ -110,7 +110,7 @@ fn proxy(endpoint: Endpoint) -> Option<pb::Member> {
 
 /// The address that a key's value has: what bytes from outside are read with.
 pub fn proxy_address(value: &[u8]) -> Option<String> {
-    proxy(Endpoint::decode(value)?)?.client_ur_ls.pop()
+    proxy(Endpoint::parse(value)?)?.client_ur_ls.pop()
 }
 
 impl Registration {
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn proxies_are_known_by_their_values_alone() {
-        let proxy = |value: &[u8]| Endpoint::decode(value).and_then(proxy);
+        let proxy = |value: &[u8]| Endpoint::parse(value).and_then(proxy);
         let member = proxy(br#"{"Op":0,"Addr":"a:1","Metadata":"{\"name\":\"host\"}"}"#).unwrap();
         assert_eq!((member.name.as_str(), member.client_ur_ls), ("host", vec!["a:1".to_owned()]));
         for other in [&b""[..], b"{}", b"[1]", br#"{"Addr":"a:1"}"#, br#"{"Addr":1,"Metadata":"{}"}"#, b"\xff"] {
