@@ -4,6 +4,7 @@
 //! * [`history`] generates seeded loads with a model of what must be there afterwards.
 //! * [`places`] finds our binary and the reference ones; [`temp`] owns scratch folders.
 //! * [`process`] starts, stops and kills servers and runs command-line tools; [`cluster`] starts several at once.
+//! * [`program`] runs something beside a test and talks with it; [`forwarder`] is a way to a server that can be cut.
 //! * [`net`] gives members networks of their own; [`recorder`] is a load that writes down what it was told, and
 //!   [`linear`] judges it: could one store have said that?
 //! * [`wire`] is a gRPC client that knows no service: path in, bytes out; so every error text, message order
@@ -19,6 +20,7 @@
 pub mod ask;
 pub mod certs;
 pub mod cluster;
+pub mod forwarder;
 pub mod frames;
 pub mod history;
 pub mod http;
@@ -27,6 +29,7 @@ pub mod mount;
 pub mod net;
 pub mod places;
 pub mod process;
+pub mod program;
 pub mod record;
 pub mod recorder;
 pub mod rng;

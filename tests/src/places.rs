@@ -26,22 +26,39 @@ pub fn built(packages: &[&str]) -> PathBuf {
         }
         return folder;
     }
+    let packages: Vec<&str> = packages.iter().flat_map(|package| ["-p", package]).collect();
+    build(&[&["--bins"], &packages[..]].concat())
+}
+
+/// Builds the examples of crate client, `examples/rust`; answers their folder. As [`built`] does, so where `OXETCD_PROGRAMS` names a
+/// folder they are below it.
+///
+/// Panics when they can't be built, or are not there.
+pub fn built_examples() -> PathBuf {
+    if let Some(folder) = std::env::var_os("OXETCD_PROGRAMS").map(PathBuf::from) {
+        let folder = folder.join("examples");
+        let cure = "cargo build --workspace --bins --tests --examples --locked";
+        assert!(folder.join("config_watch").is_file(), "OXETCD_PROGRAMS has no examples/config_watch: {cure}");
+        return folder;
+    }
+    build(&["-p", "client", "--examples"]).join("examples")
+}
+
+/// Builds something as the profile and target folder of this test have it; answers the folder of programs.
+fn build(what: &[&str]) -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
     // target/debug/deps/this-test
     let profile = test.ancestors().nth(2).expect("a test is built below its target folder");
     let target = profile.parent().expect("a test is built below its target folder");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(["build", "--quiet", "--locked", "--bins"])
-        .args(packages.iter().flat_map(|package| ["-p", package]));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--locked"]).args(what);
     command.arg("--target-dir").arg(target);
     if profile.ends_with("release") {
         command.arg("--release");
     }
     let status = command.status().expect("cargo runs this test, so it is there");
-    assert!(status.success(), "{packages:?} do not build: {status}");
+    assert!(status.success(), "{what:?} do not build: {status}");
     profile.to_owned()
 }
 

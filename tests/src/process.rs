@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a start, a stop or a tool may take before the test gives up.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// What a server logs when it serves.
 const READY: &str = "ready to serve client requests";
 
@@ -317,7 +317,7 @@ impl Drop for Proxy {
 
 /// What a program printed, line by line, shared with the threads that read it.
 #[derive(Clone, Debug, Default)]
-struct Log {
+pub(crate) struct Log {
     shared: Arc<(Mutex<Lines>, Condvar)>,
 }
 
@@ -328,7 +328,7 @@ struct Lines {
 }
 
 impl Log {
-    fn follow<R: Read + Send + 'static>(&self, pipe: Option<R>) {
+    pub(crate) fn follow<R: Read + Send + 'static>(&self, pipe: Option<R>) {
         let pipe = pipe.expect("the pipe was asked for");
         self.lock().readers += 1;
         let log = self.clone();
@@ -359,6 +359,26 @@ impl Log {
             }
             shared = self.shared.1.wait_timeout(shared, left).unwrap_or_else(|poison| poison.into_inner()).0;
         }
+    }
+
+    /// True when the lines are as they shall be; false when the program ended without, or time is up.
+    pub(crate) fn wait_until(&self, patience: Duration, is_so: impl Fn(&[String]) -> bool) -> bool {
+        let end = Instant::now() + patience;
+        let mut shared = self.lock();
+        loop {
+            if is_so(&shared.lines) {
+                return true;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if shared.readers == 0 || left.is_zero() {
+                return false;
+            }
+            shared = self.shared.1.wait_timeout(shared, left).unwrap_or_else(|poison| poison.into_inner()).0;
+        }
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.lock().lines.clone()
     }
 
     fn text(&self) -> String {
@@ -453,7 +473,7 @@ fn wait_for_exit(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
 }
 
 /// A test's outcome must not depend on ETCD_* or ETCDCTL_* variables of the caller.
-fn without_etcd_variables(command: &mut Command) {
+pub(crate) fn without_etcd_variables(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("ETCD") {
             command.env_remove(name);

@@ -11,6 +11,7 @@
 //!   ├─ Mirror        all keys of a prefix, then what changes                       mirror.rs
 //!   ├─ save_snapshot     a member's database in a file                             snapshot.rs
 //!   ├─ Namespaced    keys below a prefix that nobody sees                          namespace.rs
+//!   ├─ naming        where a service is to be found: endpoints below a name         naming.rs
 //!   ├─ Ordered       reads that never go back to an older revision                 ordering.rs
 //!   ├─ Leasing       reads of what one owns, which ask nobody                      leasing/
 //!   └─ relay         a call of somebody else's, passed on as it is                 relay.rs
@@ -32,6 +33,7 @@ mod leasing;
 mod methods;
 mod mirror;
 mod namespace;
+pub mod naming;
 mod ordering;
 mod pool;
 mod probe;

@@ -1,15 +1,19 @@
 //! The members as clients of a proxy shall see them: the proxies that serve the cluster, by which clients that look for more
 //! endpoints find proxies again (etcd `proxy/grpcproxy/{cluster,register}.go`).
 //!
-//! Proxies with the same `--resolver-prefix` find each other by keys that live as long as they do:
+//! Proxies with the same `--resolver-prefix` find each other by endpoints that live as long as they do (`client::naming`), each with
+//! a lease of `--resolver-ttl` and its host as metadata, which is JSON within JSON:
 //! ```text
-//! PREFIX/ADDRESS  =  {"Op":0,"Addr":"ADDRESS","Metadata":"{\"name\":\"HOST\"}"}   (a lease of --resolver-ttl)
+//! PREFIX/ADDRESS  =  {"Op":0,"Addr":"ADDRESS","Metadata":"{\"name\":\"HOST\"}"}
 //! ```
 
 use crate::logging::{Level, Note};
 use api::pb::etcdserverpb as pb;
-use client::{Client, Error, Namespace, Session, prefix_end};
+use bytes::Bytes;
+use client::naming::{Endpoint, Naming, Update};
+use client::{Client, Error, Namespace, Session};
 use parking_lot::Mutex;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +28,8 @@ const PROXIES_MAX: usize = 1024;
 pub struct View {
     /// `--advertise-client-url`; empty: members are shown as they are.
     pub address: String,
-    /// The proxies that have registered, by their keys.
-    registered: Mutex<BTreeMap<Vec<u8>, pb::Member>>,
+    /// The proxies that have registered, by their names.
+    registered: Mutex<BTreeMap<Bytes, pb::Member>>,
 }
 
 /// What a proxy is found by.
@@ -64,75 +68,64 @@ impl View {
 
     /// Follows who registers, for ever.
     pub async fn follow(self: Arc<Self>, registration: Registration) {
+        let warn = |error: &Error| {
+            let note = Note::new(Level::Warn, "failed to establish endpoint watch");
+            note.text("prefix", &registration.prefix).text("error", &error.to_string()).log();
+        };
+        let mut updates = match registration.naming() {
+            Ok(naming) => naming.watch(),
+            Err(e) => return warn(&e),
+        };
         loop {
-            if let Err(e) = self.follow_once(&registration).await {
-                let note = Note::new(Level::Warn, "failed to establish endpoint watch");
-                note.text("prefix", &registration.prefix).text("error", &e.to_string()).log();
-            }
-            tokio::time::sleep(RETRY).await;
-        }
-    }
-
-    async fn follow_once(&self, registration: &Registration) -> Result<(), Error> {
-        let (key, end) = registration.range();
-        let request = pb::RangeRequest { key: key.clone(), range_end: end.clone(), ..Default::default() };
-        let response = registration.client.range(request).await?;
-        let revision = response.header.as_ref().map_or(0, |header| header.revision);
-        let found = response.kvs.iter().filter_map(|kv| Some((kv.key.to_vec(), proxy(&kv.value)?)));
-        *self.registered.lock() = found.take(PROXIES_MAX).collect();
-        let request =
-            pb::WatchCreateRequest { key, range_end: end, start_revision: revision + 1, ..Default::default() };
-        let mut watch = registration.client.watch(request);
-        while let Some(response) = watch.next().await? {
-            let mut registered = self.registered.lock();
-            for event in &response.events {
-                let Some(kv) = &event.kv else { continue };
-                match proxy(&kv.value) {
-                    Some(member) if registered.len() < PROXIES_MAX => {
-                        registered.insert(kv.key.to_vec(), member);
-                    }
-                    _ => drop(registered.remove(&kv.key[..])),
+            match updates.next().await {
+                Ok(updates) => updates.into_iter().for_each(|update| self.note(update)),
+                Err(e) => {
+                    warn(&e);
+                    tokio::time::sleep(RETRY).await;
                 }
             }
         }
-        Ok(())
+    }
+
+    fn note(&self, update: Update) {
+        let mut registered = self.registered.lock();
+        match update {
+            Update::Add { name, endpoint } => match proxy(endpoint) {
+                Some(member) if registered.len() < PROXIES_MAX || registered.contains_key(&name) => {
+                    registered.insert(name, member);
+                }
+                _ => drop(registered.remove(&name)),
+            },
+            Update::Delete { name } => drop(registered.remove(&name)),
+        }
     }
 }
 
-/// The proxy that a value names; `None`: it is no such value, or that of a key that was deleted.
-fn proxy(value: &[u8]) -> Option<pb::Member> {
-    let value: serde_json::Value = serde_json::from_slice(value).ok()?;
-    let address = value.get("Addr")?.as_str()?;
-    let about: serde_json::Value = serde_json::from_str(value.get("Metadata")?.as_str()?).ok()?;
-    let name = about.get("name").and_then(serde_json::Value::as_str).unwrap_or_default();
-    Some(pb::Member { name: name.to_owned(), client_ur_ls: vec![address.to_owned()], ..Default::default() })
+/// The proxy that an endpoint is; `None`: it is another kind of endpoint.
+fn proxy(endpoint: Endpoint) -> Option<pb::Member> {
+    let about: Value = serde_json::from_str(endpoint.metadata.as_str()?).ok()?;
+    let name = about.get("name").and_then(Value::as_str).unwrap_or_default();
+    Some(pb::Member { name: name.to_owned(), client_ur_ls: vec![endpoint.addr], ..Default::default() })
 }
 
-/// The address that a value has: what bytes from outside are read with.
+/// The address that a key's value has: what bytes from outside are read with.
 pub fn proxy_address(value: &[u8]) -> Option<String> {
-    proxy(value)?.client_ur_ls.pop()
+    proxy(Endpoint::parse(value)?)?.client_ur_ls.pop()
 }
 
 impl Registration {
-    /// The keys of all proxies with this prefix.
-    fn range(&self) -> (bytes::Bytes, bytes::Bytes) {
-        let key = self.key("");
-        let end = prefix_end(&key);
-        (key, end)
+    /// The proxies with this prefix.
+    fn naming(&self) -> Result<Naming, Error> {
+        let target = match &self.namespace {
+            Some(namespace) => namespace.interval(self.prefix.as_bytes(), b"").0,
+            None => self.prefix.clone().into(),
+        };
+        Naming::new(&self.client, target)
     }
 
-    fn key(&self, address: &str) -> bytes::Bytes {
-        let key = format!("{}/{address}", self.prefix);
-        match &self.namespace {
-            Some(namespace) => namespace.interval(key.as_bytes(), b"").0,
-            None => key.into(),
-        }
-    }
-
-    fn value(&self) -> String {
+    fn endpoint(&self) -> Endpoint {
         let about = serde_json::json!({ "name": host_name() }).to_string();
-        let (address, about) = (go::json_string(&self.address), go::json_string(&about));
-        format!("{{\"Op\":0,\"Addr\":{address},\"Metadata\":{about}}}")
+        Endpoint { addr: self.address.clone(), metadata: Value::String(about) }
     }
 
     /// Is found, for ever.
@@ -155,14 +148,8 @@ impl Registration {
 
     async fn register(&self) -> Result<Session, Error> {
         let session = Session::new(&self.client, self.ttl).await?;
-        let put = pb::PutRequest {
-            key: self.key(&self.address),
-            value: self.value().into(),
-            lease: session.lease(),
-            ..Default::default()
-        };
-        match self.client.put(put).await {
-            Ok(_) => Ok(session),
+        match self.naming()?.add(&self.address, &self.endpoint(), session.lease()).await {
+            Ok(()) => Ok(session),
             Err(e) => {
                 // It ends by itself, too.
                 drop(session.close().await);
@@ -178,6 +165,7 @@ mod tests {
 
     #[test]
     fn proxies_are_known_by_their_values_alone() {
+        let proxy = |value: &[u8]| Endpoint::parse(value).and_then(proxy);
         let member = proxy(br#"{"Op":0,"Addr":"a:1","Metadata":"{\"name\":\"host\"}"}"#).unwrap();
         assert_eq!((member.name.as_str(), member.client_ur_ls), ("host", vec!["a:1".to_owned()]));
         for other in [&b""[..], b"{}", b"[1]", br#"{"Addr":"a:1"}"#, br#"{"Addr":1,"Metadata":"{}"}"#, b"\xff"] {
@@ -186,12 +174,27 @@ mod tests {
     }
 
     #[test]
+    fn proxies_come_and_go_up_to_a_limit() {
+        let view = View::new("own:1".into());
+        let endpoint = |addr: &str| Endpoint { addr: addr.into(), metadata: "{}".into() };
+        let add = |name: String, addr: &str| view.note(Update::Add { name: name.into(), endpoint: endpoint(addr) });
+        (0..=PROXIES_MAX).for_each(|n| add(format!("{n:05}"), "a:1"));
+        assert_eq!(view.members().unwrap().len(), PROXIES_MAX);
+        add("00000".into(), "b:1");
+        assert_eq!(view.members().unwrap()[0].client_ur_ls, ["b:1"]);
+        view.note(Update::Delete { name: "00000".into() });
+        // No proxy's any more.
+        view.note(Update::Add { name: "00001".into(), endpoint: Endpoint::new("a:1") });
+        assert_eq!(view.members().unwrap().len(), PROXIES_MAX - 2);
+    }
+
+    #[test]
     fn members_are_shown_unless_somebody_is_advertised() {
         assert_eq!(View::new(String::new()).members(), None);
         let view = View::new("a:1".into());
         assert_eq!(view.members().unwrap()[0].client_ur_ls, ["a:1"]);
         let other = pb::Member { name: "b".into(), ..Default::default() };
-        view.registered.lock().insert(b"p/b".to_vec(), other.clone());
+        view.registered.lock().insert("b".into(), other.clone());
         assert_eq!(view.members().unwrap(), [other]);
     }
 }
