@@ -27,6 +27,22 @@ pub fn greeting() -> Vec<u8> {
     [PREFACE.to_vec(), frame(4, 0, 0, &[])].concat()
 }
 
+/// What a server sends first: the payload of its SETTINGS.
+///
+/// # Panics
+/// When it sends something else, or nothing within two minutes.
+pub fn announced(address: &str) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).expect("the server listens");
+    stream.set_read_timeout(Some(Duration::from_secs(120))).expect("a nonzero timeout is valid");
+    stream.write_all(&greeting()).expect("the server reads");
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).expect("a frame");
+    assert_eq!(head[3], 4, "SETTINGS come first");
+    let mut settings = vec![0; usize::from(head[2])];
+    stream.read_exact(&mut settings).expect("the whole frame");
+    settings
+}
+
 /// A ping that wants an answer.
 pub fn ping() -> Vec<u8> {
     frame(6, 0, 0, &[7; 8])

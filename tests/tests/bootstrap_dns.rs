@@ -5,12 +5,13 @@ use api::pb::etcdserverpb as pb;
 use oxetcd_tests::ask;
 use oxetcd_tests::cluster::Cluster;
 use oxetcd_tests::places::{Reference, our_etcd};
-use oxetcd_tests::process::{Launch, text};
+use oxetcd_tests::process::{Launch, Proxy, text};
 use oxetcd_tests::temp::TempDir;
 use oxetcd_tests::wire::Wire;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 /// Set where this test runs inside of its namespaces.
 const INSIDE: &str = "OXETCD_TEST_INSIDE";
@@ -20,12 +21,17 @@ const HOME: [u8; 4] = [127, 0, 0, 1];
 const SRV: u16 = 33;
 const A: u16 = 1;
 
+/// Where the members serve clients, once they do.
+static CLIENT_PORTS: OnceLock<[u16; 3]> = OnceLock::new();
+const HOSTS: [&str; 3] = ["a.x.org", "b.x.org", "c.x.org"];
+
 /// Hosts and ports of a service.
-fn zone(name: &str) -> &'static [(&'static str, u16)] {
+fn zone(name: &str) -> Vec<(&'static str, u16)> {
     match name {
-        "_etcd-server._tcp.x.org" => &[("a.x.org", 2380), ("b.x.org", 2381), ("c.x.org", 2382)],
-        "_etcd-server-alone._tcp.x.org" => &[("a.x.org", 2380)],
-        _ => &[],
+        "_etcd-server._tcp.x.org" => vec![("a.x.org", 2380), ("b.x.org", 2381), ("c.x.org", 2382)],
+        "_etcd-server-alone._tcp.x.org" => vec![("a.x.org", 2380)],
+        "_etcd-client._tcp.x.org" => HOSTS.into_iter().zip(CLIENT_PORTS.get().into_iter().flatten().copied()).collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -54,7 +60,7 @@ fn answer(message: &[u8]) -> Vec<u8> {
     };
     let service =
         |(host, port): &(&str, u16)| record([&[0, 1, 0, 1], &port.to_be_bytes()[..], &encoded(host)].concat());
-    let is_host = ["a.x.org", "b.x.org", "c.x.org"].contains(&name.as_str());
+    let is_host = HOSTS.contains(&name.as_str());
     let records: Vec<Vec<u8>> = match kind {
         SRV => zone(&name).iter().map(service).collect(),
         A if is_host => vec![record(HOME.to_vec())],
@@ -121,6 +127,25 @@ fn inside() {
     let cluster = Cluster::start(&launches).unwrap_or_else(|r| panic!("{r}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(agree(&cluster));
+    runtime.block_on(proxies_find(&cluster));
+}
+
+/// Proxies learn from the same names where the members serve clients.
+async fn proxies_find(cluster: &Cluster) {
+    let port = |n: usize| cluster.members[n].launch().client_port;
+    CLIENT_PORTS.set([0, 1, 2].map(port)).expect("nobody has set them");
+    let flags = ["--discovery-srv=x.org", "--insecure-discovery"];
+    for (kind, ready) in [("grpc-proxy", "started gRPC proxy"), ("gateway", "ready to proxy client requests")] {
+        let proxy = Proxy::start(&our_etcd(), kind, &flags, ready);
+        let wire = Wire::steady(&proxy.url());
+        let _: pb::PutResponse = wire.unary(ask::PUT, &ask::put("through", kind)).await.expect("a put");
+        let found: pb::RangeResponse = wire.unary(ask::RANGE, &ask::get("through")).await.expect("a read");
+        assert_eq!(found.kvs[0].value, kind.as_bytes());
+        for n in 0..3 {
+            let endpoint = format!("{}.x.org:{}", ["a", "b", "c"][n], port(n));
+            assert!(proxy.log().contains(&endpoint), "{kind}: no {endpoint} in {}", proxy.log());
+        }
+    }
 }
 
 /// One of a, b and c, on the port that the zone has for it.

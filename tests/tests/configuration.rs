@@ -9,7 +9,6 @@ use oxetcd_tests::wire::Wire;
 use oxetcd_tests::{ask, frames, scrape, web};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -470,7 +469,7 @@ async fn requests_and_streams_have_their_limits() {
     }
     let refused = put(&wire, "large", &"v".repeat(1001)).await.expect_err("it is too large");
     assert_eq!(refused.message(), "etcdserver: request is too large");
-    let settings = announced(&server.client_address());
+    let settings = frames::announced(&server.client_address());
     assert!(settings.windows(6).any(|setting| setting == [0, 3, 0, 0, 0, 7]), "streams at a time: {settings:?}");
     let mut puts = 0;
     let full = loop {
@@ -481,19 +480,6 @@ async fn requests_and_streams_have_their_limits() {
         assert!(puts < 2000, "more than the quota went in");
     };
     assert_eq!(full.message(), "etcdserver: mvcc: database space exceeded");
-}
-
-/// What a server sends first.
-fn announced(address: &str) -> Vec<u8> {
-    let mut stream = std::net::TcpStream::connect(address).expect("the server listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a nonzero timeout is valid");
-    stream.write_all(&frames::greeting()).expect("the server reads");
-    let mut head = [0; 9];
-    stream.read_exact(&mut head).expect("a frame");
-    assert_eq!(head[3], 4, "SETTINGS come first");
-    let mut settings = vec![0; usize::from(head[2])];
-    stream.read_exact(&mut settings).expect("the whole frame");
-    settings
 }
 
 #[test]

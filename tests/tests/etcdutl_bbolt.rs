@@ -341,3 +341,40 @@ fn dump_db_shows_what_gos_shows() {
     }
     println!("etcd-dump-db: {equal} equal command lines");
 }
+
+#[test]
+fn bench_measures_what_it_wrote_and_leaves_nothing() {
+    let folder = TempDir::new("bbolt-bench");
+    let bench = |flags: &str| run(&our_etcdutl(), &folder, &format!("bbolt bench --path bench.db --count 300 {flags}"));
+    for flags in
+        ["", "--batch-size 100 --write-mode rnd --read-mode rnd", "--fill-percent 0.9 --page-size 8192 --no-sync"]
+    {
+        let said = bench(flags);
+        assert_eq!(said.code, Some(0), "{flags}: {said:?}");
+        let lines: Vec<&str> = said.out.lines().collect();
+        assert!(lines[0].starts_with("# Write\t300(ops)\t"), "{flags}: {said:?}");
+        // Reads go over all keys a whole number of times; a number drawn twice is one key, which is found twice.
+        let reads = lines[1].strip_prefix("# Read\t").and_then(|rest| rest.split_once("(ops)")).expect("a count").0;
+        assert_eq!(reads.parse::<u64>().expect("a number") % 300, 0, "{flags}: {said:?}");
+        assert!(said.err.contains("Finished write iteration 0\n"), "{said:?}");
+        assert!(!folder.join("bench.db").exists());
+    }
+    let said = bench("--gobench-output --work");
+    assert!(said.out.starts_with("BenchmarkWrite\t     300\t"), "{said:?}");
+    assert!(said.err.starts_with("work: bench.db\n"), "{said:?}");
+    let kept = run(&our_etcdutl(), &folder, "bbolt check bench.db");
+    assert_eq!(kept.out, "OK\n");
+    for (flags, text) in [
+        ("", "bench.db exists"),
+        ("--batch-size 7", "the number of iterations must be divisible by the batch size"),
+        ("--write-mode x", "the write mode should be one of seq, rnd, seq-nest, or rnd-nest"),
+        ("--write-mode seq-nest", "this page store makes none"),
+        ("--key-size 3", "it must be 4 at least"),
+        ("--count -5", "it must be 1 at least"),
+        ("--fill-percent 0.7", "knows 0.5 and 0.9"),
+        ("--cpuprofile x", "no profiles are written here"),
+    ] {
+        let said = bench(flags);
+        assert!(said.code != Some(0) && said.err.contains(text), "{flags}: {said:?}");
+    }
+}

@@ -9,7 +9,7 @@ use oxetcd_tests::net;
 use oxetcd_tests::places::{Reference, our_etcd};
 use oxetcd_tests::process::{Launch, Server, free_ports};
 use oxetcd_tests::temp::TempDir;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -409,4 +409,46 @@ fn gos_words_stand_before_the_hints() {
         });
         assert_eq!(theirs, ours, "{line}");
     }
+}
+
+/// Commands without a limit wait, as Go's do; but they say what for.
+#[test]
+fn who_waits_for_ever_is_told_what_for() {
+    let folder = TempDir::new("mistakes-waiting");
+    let mut launch = Launch::new(&our_etcd(), &folder.join("data"));
+    let endpoint = format!("127.0.0.1:{}", launch.client_port);
+    let waiting = |line: &str| {
+        let mut command = std::process::Command::new(our_etcdctl());
+        command.args([SOON, &format!("--endpoints={endpoint}")]).args(words(line)).stdin(std::process::Stdio::piped());
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut child = command.spawn().expect("etcdctl runs");
+        child.stdin.take().expect("it is piped").write_all(b"\n\nget key\n\n\n").expect("it reads");
+        child
+    };
+    let mut all = ["watch key", "txn", "lease list"].map(waiting);
+    for child in &mut all {
+        let mut lines = std::io::BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let hint = lines.find_map(|line| line.ok().filter(|line| line.starts_with(HINT))).expect("a hint comes");
+        assert!(hint.contains(&endpoint) && hint.contains("refused"), "{hint}");
+    }
+    // They go on waiting, and end well when somebody is there.
+    let server = launch.start();
+    let [mut watch, txn, leases] = all;
+    for child in [txn, leases] {
+        let done = child.wait_with_output().expect("it ends");
+        assert!(done.status.success(), "{done:?}");
+    }
+    let mut shown = std::io::BufReader::new(watch.stdout.take().expect("it is piped")).lines();
+    // When the watch begins is its affair: somebody puts until it shows one.
+    let seen = std::thread::scope(|scope| {
+        let first = scope.spawn(move || shown.next());
+        while !first.is_finished() {
+            ask(&our_etcdctl(), folder.path(), &[], &words(&format!("--endpoints={endpoint} put key more")), b"");
+        }
+        first.join().expect("no panic")
+    });
+    assert_eq!(seen.expect("a line").expect("text"), "PUT");
+    watch.kill().expect("it runs");
+    watch.wait().expect("it was killed");
+    server.stop();
 }

@@ -4,6 +4,7 @@
 use api::pb::etcdserverpb as pb;
 use oxetcd_tests::ask;
 use oxetcd_tests::cluster::Seats;
+use oxetcd_tests::frames;
 use oxetcd_tests::places::{Reference, our_etcd};
 use oxetcd_tests::process::{Launch, Proxy, Server};
 use oxetcd_tests::record::{Entry, Side, differences, hold, hold_through_proxy};
@@ -12,6 +13,7 @@ use oxetcd_tests::script;
 use oxetcd_tests::temp::TempDir;
 use oxetcd_tests::web;
 use oxetcd_tests::wire::{Stream, Wire};
+use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -284,6 +286,47 @@ async fn serializable_reads_are_answered_from_the_cache_until_somebody_writes() 
     assert_eq!(read().await, [b"3"]);
     assert_eq!((hits(), misses()), (1.0, 4.0));
     assert!(figure(proxy.address(), "/proxy/metrics", "etcd_grpc_proxy_cache_keys_total") >= 1.0);
+}
+
+#[test]
+fn a_client_may_have_so_many_streams_of_a_proxy() {
+    let folder = TempDir::new("proxy-streams");
+    let server = member(&folder);
+    let proxy = proxy(&server.client_address(), &["--max-concurrent-streams=7"]);
+    let settings = frames::announced(proxy.address());
+    assert!(settings.windows(6).any(|setting| setting == [0, 3, 0, 0, 0, 7]), "{settings:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leased_key_is_read_without_the_cluster_and_given_to_the_proxy_that_writes_it() {
+    let folder = TempDir::new("proxy-leasing");
+    let server = member(&folder);
+    let flags = ["--experimental-leasing-prefix=leases/", "--namespace=team/"];
+    let (one, other) = (proxy(&server.client_address(), &flags), proxy(&server.client_address(), &flags));
+    let (one, other) = (Wire::connect(&one.url()).await, Wire::connect(&other.url()).await);
+    let read = async |wire: &Wire| {
+        let found: Result<pb::RangeResponse, _> = wire.unary(ask::RANGE, &ask::get("a")).await;
+        found.expect("a read").kvs.pop().map(|kv| (kv.key, kv.value))
+    };
+    let is = |value: &'static str| Some(("a".into(), value.into()));
+    put(&one, "a", "1").await;
+    assert_eq!(read(&one).await, is("1"));
+    // The member answers nobody now.
+    server.signal(Signal::STOP);
+    assert_eq!(read(&one).await, is("1"));
+    server.signal(Signal::CONT);
+    let outside = Wire::connect(&server.client_url()).await;
+    let leased: Result<pb::RangeResponse, _> = outside.unary(ask::RANGE, &ask::get("team/leases/a")).await;
+    assert_eq!(leased.expect("a read").count, 1);
+    put(&other, "a", "2").await;
+    assert_eq!((read(&one).await, read(&other).await), (is("2"), is("2")));
+    let put_a = pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(ask::put("a", "3"))) };
+    let txn = ask::txn(vec![ask::value_is("a", "2")], vec![put_a], Vec::new());
+    let done: Result<pb::TxnResponse, _> = other.unary(ask::TXN, &txn).await;
+    assert!(done.expect("a transaction").succeeded);
+    let deleted: Result<pb::DeleteRangeResponse, _> = one.unary(ask::DELETE, &ask::delete("", "\0")).await;
+    assert_eq!(deleted.expect("a deletion").deleted, 1);
+    assert_eq!((read(&one).await, read(&other).await), (None, None));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -196,7 +196,4 @@ fn wrong_flags_are_refused_as_go_refuses_them() {
         ("grpc-proxy start --listen-addr=127.0.0.1", 1, "listen tcp: address 127.0.0.1: missing port in address"),
     ];
     assert_said_as_go(lines);
-    let leasing = outcome(&our_etcd(), "grpc-proxy start --experimental-leasing-prefix=x");
-    assert_eq!(leasing.0, Some(1));
-    assert!(leasing.2.contains("--experimental-leasing-prefix is not there in this release"), "{leasing:?}");
 }

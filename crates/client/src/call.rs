@@ -110,7 +110,8 @@ impl Client {
 
     /// Whether another client speaks for the same user, as clones do.
     pub(crate) fn is_same_user(&self, other: &Client) -> bool {
-        Arc::ptr_eq(&self.token, &other.token)
+        let token = |client: &Client| client.token.read().unwrap_or_else(PoisonError::into_inner).clone();
+        Arc::ptr_eq(&self.token, &other.token) || token(self) == token(other)
     }
 
     /// Waits for something no longer than this client's calls may take.
@@ -328,6 +329,7 @@ impl Client {
         };
         match within(self.deadline, call).await {
             Some(Ok(response)) => {
+                self.forget();
                 Ok(Stream { inner: response.into_inner(), link, failures: self.pool.config().failures.clone() })
             }
             Some(Err(status)) => {

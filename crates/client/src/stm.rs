@@ -165,7 +165,6 @@ enum Ended {
 }
 
 impl Stm {
-
     /// The value of a key, as this transaction has it; `None`: there is none.
     ///
     /// # Errors

@@ -21,6 +21,8 @@ const LOGGER: &str = "etcd-client";
 /// gRPC's own limit on what a client takes (`math.MaxInt32`).
 const RECV_BYTES_DEFAULT: i64 = i32::MAX as i64;
 const SEND_BYTES_DEFAULT: i64 = 2 << 20;
+/// Beyond `--command-timeout`, a command that has no limit is told what is wrong.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// The global flags. Hidden from help texts; `etcdctl options` shows them.
 pub static FLAGS: &[Flag] = &[
@@ -121,8 +123,26 @@ impl Ctl {
         self.block_on(connect(config))
     }
 
-    /// Runs to the end.
+    /// Runs to the end. Who waits for longer than commands with a limit do is told what is wrong with the endpoints.
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        let told = async {
+            loop {
+                // Commands with a limit have failed by then, and say so themselves.
+                tokio::time::sleep(self.timeout.saturating_add(SILENCE)).await;
+                hints::print_meanwhile().await;
+            }
+        };
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                done = future => done,
+                () = told => unreachable!("it never ends"),
+            }
+        })
+    }
+
+    /// Runs to the end, for who tells everything himself.
+    pub fn block_on_quietly<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.block_on(future)
     }
 

@@ -53,14 +53,14 @@ pub fn run(call: &mut Call) -> Result<(), Exit> {
     // What does not answer stands in the frame.
     hints::silence();
     if is_once {
-        let sample = ctl.block_on(look(&ctl));
+        let sample = ctl.block_on_quietly(look(&ctl));
         write_out(frame(&sample, None).as_bytes());
         return match sample.members.iter().any(|member| member.state.is_ok()) {
             true => Ok(()),
             false => Err(Exit::error("no endpoint answers")),
         };
     }
-    ctl.block_on(follow(&ctl, interval))
+    ctl.block_on_quietly(follow(&ctl, interval))
 }
 
 async fn look(ctl: &Ctl) -> Sample {

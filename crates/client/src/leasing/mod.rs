@@ -30,12 +30,13 @@ use api::pb::etcdserverpb as pb;
 use api::recipes::{self, created_before, created_is, op, prefix_end};
 use bytes::Bytes;
 pub use owned::Limits;
-use owned::{Known, Leaving, Owned};
+use owned::{Known, Leaving, Owned, ReadTicket, WriteTicket};
 use parking_lot::Mutex;
 use pb::request_op::Request as Op;
 use pb::response_op::Response as Done;
 use session::Session;
 use std::sync::Arc;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -91,6 +92,8 @@ struct Shared {
     owned: Mutex<Owned>,
     /// None while there is none.
     session: Mutex<Option<Session>>,
+    /// The lease was found to be gone before its renewal was due.
+    lost: Notify,
 }
 
 /// A client whose reads of keys it owns ask nobody. Clones share what they own; the last one that goes leaves it to time
@@ -148,7 +151,8 @@ impl Leasing {
         let owned = Mutex::new(Owned::new(limits));
         // What runs in the background has no deadline.
         let background = client.without_deadline();
-        let shared = Arc::new(Shared { client: background, names, ttl, owned, session: Mutex::new(None) });
+        let shared =
+            Arc::new(Shared { client: background, names, ttl, owned, session: Mutex::new(None), lost: Notify::new() });
         let first = session::open(&shared).await?;
         *shared.session.lock() = Some(first.0);
         let task = tokio::spawn(session::keep(shared.clone(), first));
@@ -221,20 +225,22 @@ impl Leasing {
     /// Reads a key, and owns it if nobody else does; `None`: it may not be owned now.
     async fn acquire(&self, key: &Bytes) -> Result<Option<Known>, Error> {
         let Some(ticket) = self.shared.owned.lock().begin_read(key, Instant::now()) else { return Ok(None) };
+        let reading = Reading { leasing: self, ticket: Some(ticket) };
         let outcome = match self.lease() {
             Some(lease) => self.ask_to_own(key, lease).await,
             None => Ok(None),
         };
         let (known, is_ours) = match outcome {
             Ok(Some((known, is_ours))) => (Ok(Some(known)), is_ours),
-            // The lease is gone: the session will notice.
             Ok(None) => (Ok(None), false),
-            Err(e) if e.is(&api::Error::LeaseNotFound) => (Ok(None), false),
+            Err(e) if e.is(&api::Error::LeaseNotFound) => {
+                self.shared.lost.notify_waiters();
+                (Ok(None), false)
+            }
             Err(e) => (Err(e), false),
         };
         let kept = known.as_ref().ok().and_then(Clone::clone).filter(|_| is_ours && self.lease().is_some());
-        let leaving = self.shared.owned.lock().end_read(ticket, kept);
-        self.give_back(leaving);
+        reading.end(kept);
         known
     }
 
@@ -264,10 +270,12 @@ impl Leasing {
         Ok(Some((Known { header, kv }, is_ours)))
     }
 
+    /// Has keys given back by and by. Where no runtime is left to do it, the lease ends sooner or later.
     fn give_back(&self, all: Vec<Leaving>) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         for leaving in all {
             let shared = Arc::clone(&self.shared);
-            tokio::spawn(async move { session::give_back(&shared, &leaving).await });
+            runtime.spawn(async move { session::give_back(&shared, &leaving).await });
         }
     }
 
@@ -351,6 +359,53 @@ impl Leasing {
     fn guard(&self, key: &Bytes) -> pb::Compare {
         let revision = self.shared.owned.lock().revision(key);
         created_before(&self.shared.names.leasing_key(key), revision + 1)
+    }
+}
+
+/// A read under way, also one that its caller gives up.
+struct Reading<'a> {
+    leasing: &'a Leasing,
+    ticket: Option<ReadTicket>,
+}
+
+impl Reading<'_> {
+    fn end(mut self, known: Option<Known>) {
+        self.finish(known);
+    }
+
+    fn finish(&mut self, known: Option<Known>) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let leaving = self.leasing.shared.owned.lock().end_read(ticket, known);
+        self.leasing.give_back(leaving);
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.finish(None);
+    }
+}
+
+/// A write under way. Of one that failed, or that its caller gave up, nobody knows whether it was done or is still to come.
+struct Writing<'a> {
+    leasing: &'a Leasing,
+    ticket: Option<WriteTicket>,
+}
+
+impl Writing<'_> {
+    /// It was done, or surely not.
+    fn end(mut self, known: Option<(&Bytes, Known)>) {
+        if let Some(ticket) = self.ticket.take() {
+            self.leasing.shared.owned.lock().end_write(ticket, known);
+        }
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let leaving = self.leasing.shared.owned.lock().doubt(ticket);
+        self.leasing.give_back(leaving);
     }
 }
 

@@ -49,20 +49,26 @@ pub(super) async fn keep(shared: Arc<Shared>, first: (Session, Watch)) {
                 *shared.session.lock() = None;
                 shared.owned.lock().clear();
                 // Where the lease is gone this says so; where it can't be reached it ends by itself.
-                drop(shared.client.with_timeout(RETRY).lease_revoke(pb::LeaseRevokeRequest { id: session.lease }).await);
+                drop(
+                    shared.client.with_timeout(RETRY).lease_revoke(pb::LeaseRevokeRequest { id: session.lease }).await,
+                );
             }
-            None => tokio::time::sleep(RETRY).await,
+            None => {}
         }
+        tokio::time::sleep(RETRY).await;
         next = open(&shared).await.ok();
     }
 }
 
-/// Until the lease or the watch ends.
+/// Until the lease or the watch ends, or the lease is found to be gone.
 async fn live(shared: &Arc<Shared>, lease: i64, watch: Watch) {
     let mut parts = JoinSet::new();
     parts.spawn(renew(shared.clone(), lease));
     parts.spawn(follow(shared.clone(), lease, watch));
-    parts.join_next().await;
+    tokio::select! {
+        _ = parts.join_next() => {}
+        () = shared.lost.notified() => {}
+    }
 }
 
 async fn renew(shared: Arc<Shared>, lease: i64) {

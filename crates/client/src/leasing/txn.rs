@@ -1,7 +1,7 @@
 //! Writes below the guard, and transactions: those that only look at what is owned ask nobody.
 
 use super::owned::{Known, Owned};
-use super::{Leasing, answer, is_kept};
+use super::{Leasing, Writing, answer, is_kept};
 use crate::error::Error;
 use api::pb::etcdserverpb as pb;
 use api::recipes::{created_before, op};
@@ -93,20 +93,13 @@ impl Leasing {
                 compare.push(self.guard_range(key, end).await?);
             }
             let ticket = self.shared.owned.lock().begin_write(&written.keys, &written.ranges);
+            let writing = Writing { leasing: self, ticket: Some(ticket) };
             compare.extend(written.keys.iter().map(|key| self.guard(key)));
             let failure = written.keys.iter().map(|key| self.owner_of(key)).collect();
             let request = pb::TxnRequest { compare, success: requests.clone(), failure };
-            let done = match self.client.txn(request).await {
-                Ok(done) => done,
-                Err(e) => {
-                    // It may have been done, and it may yet be.
-                    let leaving = self.shared.owned.lock().doubt(ticket);
-                    self.give_back(leaving);
-                    return Err(e);
-                }
-            };
+            let done = self.client.txn(request).await?;
             let known = reads.filter(|_| done.succeeded).and_then(|key| Some((key, second(&done)?)));
-            self.shared.owned.lock().end_write(ticket, known);
+            writing.end(known);
             if done.succeeded {
                 return Ok((done.header, done.responses));
             }
@@ -228,7 +221,8 @@ mod tests {
 
     fn knowing() -> Owned {
         let mut owned = Owned::new(Limits::default());
-        let kv = KeyValue { key: "a".into(), value: "v".into(), create_revision: 3, mod_revision: 5, version: 2, lease: 0 };
+        let kv =
+            KeyValue { key: "a".into(), value: "v".into(), create_revision: 3, mod_revision: 5, version: 2, lease: 0 };
         for (key, revision, kv) in [("a", 6, Some(kv)), ("none", 7, None)] {
             let ticket = owned.begin_read(&key.into(), Instant::now()).unwrap();
             let header = pb::ResponseHeader { revision, ..Default::default() };

@@ -177,13 +177,6 @@ pub fn check(given: &Parsed) -> Result<(), Exit> {
     if tls_version(least) == Some(tls::Version::Tls13) && !given.list("listen-cipher-suites").is_empty() {
         return refused("cipher suites cannot be configured when only TLS1.3 is enabled".into());
     }
-    if !given.text("experimental-leasing-prefix").is_empty() {
-        return refused(
-            "--experimental-leasing-prefix is not there in this release of oxetcd: start the proxy without it, or run Go \
-             etcd's"
-                .into(),
-        );
-    }
     Ok(())
 }
 

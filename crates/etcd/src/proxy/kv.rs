@@ -1,10 +1,10 @@
-//! Keys through the proxy: the namespace, the order of reads, and answers that are kept.
+//! Keys through the proxy: the namespace, the order of reads, answers that are kept, and keys that are leased.
 
 use super::cache::Cache;
 use super::call::Asked;
 use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
-use client::{Client, Namespace, Ordered};
+use client::{Client, Leasing, Namespace, Ordered};
 use pb::request_op::Request;
 use rpc::metrics;
 use tonic::Status;
@@ -16,13 +16,15 @@ pub struct Kv {
     pub namespace: Option<Namespace>,
     /// `--experimental-serializable-ordering`.
     ordered: Option<Ordered>,
+    /// `--experimental-leasing-prefix`.
+    leasing: Option<Leasing>,
     cache: Cache,
 }
 
 impl Kv {
-    pub fn new(client: Client, namespace: Option<Namespace>, is_ordered: bool) -> Kv {
+    pub fn new(client: Client, namespace: Option<Namespace>, is_ordered: bool, leasing: Option<Leasing>) -> Kv {
         let ordered = is_ordered.then(|| client.ordered());
-        Kv { client, namespace, ordered, cache: Cache::default() }
+        Kv { client, namespace, ordered, leasing, cache: Cache::default() }
     }
 
     /// Whether answers may be kept for others: of somebody who shows no token, and where nothing may be older than what was
@@ -50,9 +52,12 @@ impl Kv {
             namespace.range(&mut inner)?;
         }
         let client = asked.speaker(&self.client);
-        let mut response = match &self.ordered {
-            Some(ordered) => ordered.with(client).range(inner).await?,
-            None => client.range(inner).await?,
+        let mut response = match (&self.leasing, &self.ordered) {
+            // What is leased is the newest there is.
+            (Some(leasing), _) if !inner.serializable => leasing.with(client).range(inner).await?,
+            (_, Some(ordered)) => ordered.with(client).range(inner).await?,
+            (Some(leasing), None) => leasing.with(client).range(inner).await?,
+            (None, None) => client.range(inner).await?,
         };
         if let Some(namespace) = &self.namespace {
             namespace.ranged(&mut response);
@@ -70,7 +75,11 @@ impl Kv {
         if let Some(namespace) = &self.namespace {
             namespace.put(&mut request)?;
         }
-        let mut response = asked.speaker(&self.client).put(request).await?;
+        let client = asked.speaker(&self.client);
+        let mut response = match &self.leasing {
+            Some(leasing) => leasing.with(client).put(request).await?,
+            None => client.put(request).await?,
+        };
         if let Some(namespace) = &self.namespace {
             namespace.put_done(&mut response);
         }
@@ -87,7 +96,11 @@ impl Kv {
         if let Some(namespace) = &self.namespace {
             namespace.delete_range(&mut request)?;
         }
-        let mut response = asked.speaker(&self.client).delete_range(request).await?;
+        let client = asked.speaker(&self.client);
+        let mut response = match &self.leasing {
+            Some(leasing) => leasing.with(client).delete_range(request).await?,
+            None => client.delete_range(request).await?,
+        };
         if let Some(namespace) = &self.namespace {
             namespace.deleted(&mut response);
         }
@@ -103,9 +116,10 @@ impl Kv {
             namespace.txn(&mut request)?;
         }
         let client = asked.speaker(&self.client);
-        let mut response = match &self.ordered {
-            Some(ordered) => ordered.with(client).txn(request).await?,
-            None => client.txn(request).await?,
+        let mut response = match (&self.leasing, &self.ordered) {
+            (Some(leasing), _) => leasing.with(client).txn(request).await?,
+            (None, Some(ordered)) => ordered.with(client).txn(request).await?,
+            (None, None) => client.txn(request).await?,
         };
         if let Some(namespace) = &self.namespace {
             namespace.txn_done(&mut response);

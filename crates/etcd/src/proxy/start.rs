@@ -16,7 +16,7 @@ use crate::logging::{self, Level, Note};
 use crate::systemd;
 use api::pb::etcdserverpb as pb;
 use bytes::Bytes;
-use client::{Client, Config, Namespace};
+use client::{Client, Config, Leasing, Namespace};
 use cobra::{Call, Exit, Parsed};
 use rpc::{Connection, Guard, Limits, Listener, Offer, Relay, Security};
 use std::path::Path;
@@ -32,6 +32,9 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 const PROTOCOLS: &[&str] = &["h2", "http/1.1"];
 /// Between attempts to read from the cluster before anything is served in order.
 const RECOVERY_WAIT: Duration = Duration::from_secs(1);
+
+/// Of the lease that leased keys hang on, seconds (clientv3 `concurrency.defaultSessionTTL`).
+const LEASING_TTL: i64 = 60;
 
 /// `etcd grpc-proxy start`.
 pub fn start(call: &mut Call) -> Result<(), Exit> {
@@ -156,6 +159,7 @@ async fn services(given: &Parsed, listener_tls: &Option<tls::Settings>) -> Resul
     }
     let namespace = Some(given.text("namespace")).filter(|prefix| !prefix.is_empty());
     let namespace = namespace.map(|prefix| Namespace::new(Bytes::copy_from_slice(prefix.as_bytes())));
+    let leasing = lease_keys(given, &cluster).await;
     let view = View::new(given.text("advertise-client-url").to_owned());
     register(given, &cluster, &namespace, &view);
     if given.is_true("enable-pprof") {
@@ -172,7 +176,7 @@ async fn services(given: &Parsed, listener_tls: &Option<tls::Settings>) -> Resul
         profiles: given.is_true("enable-pprof"),
     };
     Ok(Arc::new(Services {
-        kv: Arc::new(Kv::new(cluster.clone(), namespace.clone(), is_ordered)),
+        kv: Arc::new(Kv::new(cluster.clone(), namespace.clone(), is_ordered, leasing)),
         watches: Watches::new(cluster.clone(), namespace),
         renewals: Renewals::new(cluster.clone()),
         client: cluster,
@@ -180,6 +184,23 @@ async fn services(given: &Parsed, listener_tls: &Option<tls::Settings>) -> Resul
         web,
         logs_calls: given.is_true("experimental-enable-grpc-logging"),
     }))
+}
+
+/// Joins those who lease keys below `--experimental-leasing-prefix`; nothing is served before.
+async fn lease_keys(given: &Parsed, cluster: &Client) -> Option<Leasing> {
+    let text = |name: &str| Bytes::copy_from_slice(given.text(name).as_bytes());
+    let (namespace, prefix) = (text("namespace"), text("experimental-leasing-prefix"));
+    if prefix.is_empty() {
+        return None;
+    }
+    loop {
+        let (namespace, prefix) = (namespace.clone(), prefix.clone());
+        match Leasing::open_in(cluster, namespace, prefix, LEASING_TTL, client::Limits::default()).await {
+            Ok(leasing) => return Some(leasing),
+            Err(e) => Note::new(Level::Warn, "failed to lease keys").text("error", &e.to_string()).log(),
+        }
+        tokio::time::sleep(RECOVERY_WAIT).await;
+    }
 }
 
 async fn connect(config: Config) -> Result<Client, Exit> {

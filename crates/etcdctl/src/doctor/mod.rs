@@ -139,7 +139,7 @@ pub fn run(call: &mut Call) -> Result<(), Exit> {
     if !matches!(ctl.display.format, Format::Simple | Format::Json) {
         return Err(Exit::feature("check doctor prints in the formats simple and json only"));
     }
-    let examined = ctl.block_on(gather::examine(&ctl));
+    let examined = ctl.block_on_quietly(gather::examine(&ctl));
     let findings = judge::judge(&examined);
     // Findings are hints already.
     hints::silence();

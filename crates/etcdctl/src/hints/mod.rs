@@ -6,7 +6,8 @@
 //! ```
 //! The client remembers the last cause of each endpoint ([`client::Failures`]). Where a cause alone does not tell what to do
 //! (a connection that was closed without a word, a call without an answer), the endpoint is asked once more, for
-//! [`QUESTION_TIME`] at most. Invariants: etcd's lines stay as they are and stand before; exit codes and standard output are
+//! [`QUESTION_TIME`] at most. A command that waits without a limit (`watch`, `lock`, `txn` …) is told meanwhile, once the time
+//! that other commands have is over. Invariants: etcd's lines stay as they are and stand before; exit codes and standard output are
 //! not touched; no password, token, key or value is printed, and of a key only what was typed.
 
 mod answer;
@@ -15,6 +16,7 @@ mod connection;
 use api::pb::etcdserverpb as pb;
 use client::{Cause, Client, Config, Demand, Failure, Failures, Speaks};
 use cobra::Call;
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -76,11 +78,34 @@ pub fn command(call: &Call) -> (String, Option<String>) {
     (command, key.map(short))
 }
 
+/// What was printed: once is enough.
+static PRINTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+fn tell(hints: Vec<String>) {
+    let mut printed = PRINTED.lock().unwrap_or_else(PoisonError::into_inner);
+    for hint in hints {
+        if !printed.contains(&hint) {
+            eprintln!("hint: {hint}");
+            printed.insert(hint);
+        }
+    }
+}
+
+/// Prints what is known of the endpoints that are of no use at present, while a command waits that has no limit.
+pub async fn print_meanwhile() {
+    let all = ALL_ASKED.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    tell(asked_once_more(failures_of(all)).await);
+}
+
+fn failures_of(all: Vec<Asked>) -> Vec<(Asked, Failure)> {
+    let failed = |asked: Asked| asked.config.failures.list().into_iter().map(move |failure| (asked.clone(), failure));
+    all.into_iter().flat_map(failed).collect()
+}
+
 /// Prints what is known of the endpoints where this process' calls failed.
 pub fn print() {
     let all = std::mem::take(&mut *ALL_ASKED.lock().unwrap_or_else(PoisonError::into_inner));
-    let failed = |asked: Asked| asked.config.failures.list().into_iter().map(move |failure| (asked.clone(), failure));
-    let failures: Vec<(Asked, Failure)> = all.into_iter().flat_map(failed).collect();
+    let failures = failures_of(all);
     if failures.is_empty() {
         return;
     }
@@ -89,9 +114,7 @@ pub fn print() {
         Ok(runtime) => runtime.block_on(asked_once_more(failures)),
         Err(_) => failures.into_iter().filter_map(|(asked, failure)| as_known(&asked, failure)).collect(),
     };
-    for hint in hints {
-        eprintln!("hint: {hint}");
-    }
+    tell(hints);
 }
 
 /// A hint for each failure, in their order; all endpoints are asked at once.

@@ -1,5 +1,6 @@
 //! `bbolt`: the page store's own tool, as etcd 3.8 has it below `etcdutl`. Commands look at files, and change copies of them.
 
+mod bench;
 mod compact;
 mod look;
 mod page;
@@ -115,6 +116,13 @@ pub const COMMAND: Command = Command {
             flags: compact::FLAGS,
             between: (1, None),
             run: Some(compact::run),
+            ..Command::EMPTY
+        },
+        Command {
+            usage: "bench",
+            short: "Measures how fast keys are written and read, in a file of its own",
+            flags: bench::FLAGS,
+            run: Some(bench::run),
             ..Command::EMPTY
         },
         surgery::COMMAND,

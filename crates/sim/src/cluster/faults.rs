@@ -223,6 +223,7 @@ impl World {
         }
         match node.boot(now_us, &mut self.rng, &self.plan) {
             Ok(effects) => {
+                self.led_since_us = self.queue.now_us();
                 self.say(|| format!("{id:x}: comes up"));
                 self.report.rot_survived += u64::from(self.nodes[&id].rotten);
                 let life = self.nodes[&id].life;

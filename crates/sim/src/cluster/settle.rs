@@ -166,7 +166,9 @@ impl World {
                 streams.check_nothing_owed(&model).map_err(|e| format!("{:x}: {e}", node.id))?;
             }
         }
-        match self.clocks.overdue(now_us - 15 * SECOND_US, now_us) {
+        // A member may come up, and lead, long after peace began: what leases have left counts anew then.
+        let quiet_us = self.led_since_us.max(now_us - 15 * SECOND_US);
+        match self.clocks.overdue(quiet_us, now_us) {
             Some(id) => Err(format!("lease {id} lives on")),
             None => Ok(()),
         }

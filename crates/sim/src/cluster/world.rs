@@ -99,6 +99,8 @@ pub struct World {
     pub(super) reconfigured: bool,
     pub(super) history: History,
     pub(super) terms: Terms,
+    /// When a leader was elected last, or a member came up: leases may have been counted anew then.
+    pub(super) led_since_us: u64,
     pub(super) clocks: Clocks,
     pub(super) calls: BTreeMap<u64, Asked>,
     pub(super) next_call: u64,
@@ -130,6 +132,7 @@ impl World {
             reconfigured: false,
             history: History::default(),
             terms: Terms::default(),
+            led_since_us: 0,
             clocks,
             calls: BTreeMap::new(),
             next_call: 1,
@@ -298,9 +301,13 @@ impl World {
         process.queued.extend(effects.tasks);
         let term = process.member.raft().basic_status().hard_state.term;
         self.terms.stands(id, process.member.raft(), process.member.applied().index())?;
+        let leaders = self.terms.leaders();
         for message in effects.messages {
             self.terms.sent(&message, term, &self.nodes[&id].shadow)?;
             self.send(message);
+        }
+        if self.terms.leaders() > leaders {
+            self.led_since_us = now_us;
         }
         self.write(id)?;
         for output in effects.outputs {
