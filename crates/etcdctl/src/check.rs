@@ -73,7 +73,7 @@ pub fn perf(call: &mut Call) -> Result<(), Exit> {
     let (rate, clients) = LOADS[size(call)?];
     let prefix = call.given.text("prefix").to_owned();
     let ctl = Ctl::open(call)?;
-    must_be_empty(&ctl, &prefix)?;
+    must_be_empty(&ctl, &prefix, "'")?;
     let load = Load { requests: rate * PERF_SECONDS, rate: Some(rate), clients, key_bytes: 256, value_bytes: 1024 };
     let outcome = ctl.block_on(run(&ctl.client, &prefix, load))?;
     eprintln!();
@@ -112,7 +112,7 @@ pub fn datascale(call: &mut Call) -> Result<(), Exit> {
     let (pairs, clients) = LOADS[size(call)?];
     let prefix = call.given.text("prefix").to_owned();
     let ctl = Ctl::open(call)?;
-    must_be_empty(&ctl, &prefix)?;
+    must_be_empty(&ctl, &prefix, "")?;
     let endpoint = ctl.client.endpoints().first().cloned().unwrap_or_default();
     let memory = |when: &str| {
         resident_bytes(&ctl, &endpoint).ok_or_else(|| {
@@ -137,7 +137,8 @@ pub fn datascale(call: &mut Call) -> Result<(), Exit> {
     Ok(())
 }
 
-fn must_be_empty(ctl: &Ctl, prefix: &str) -> Result<(), Exit> {
+/// `quote` stands around the command that helps: etcd has one for each check.
+fn must_be_empty(ctl: &Ctl, prefix: &str, quote: &str) -> Result<(), Exit> {
     let range = pb::RangeRequest {
         key: Bytes::from(prefix.to_owned()),
         range_end: prefix_end(prefix.as_bytes()),
@@ -148,7 +149,7 @@ fn must_be_empty(ctl: &Ctl, prefix: &str) -> Result<(), Exit> {
     match found.kvs.is_empty() {
         true => Ok(()),
         false => Err(Exit::input(format!(
-            "prefix {} has keys. Delete with `etcdctl del --prefix {prefix}` first",
+            "prefix {} has keys. Delete with {quote}etcdctl del --prefix {prefix}{quote} first",
             go::quote(prefix)
         ))),
     }

@@ -179,7 +179,10 @@ fn from_environment(call: &mut Call) {
         if !name.starts_with(PREFIX) || (watches && name.starts_with("ETCDCTL_WATCH_")) || name == "ETCDCTL_API" {
             continue;
         }
-        match inherited.iter().find(|flag| variable_of(flag.name) == name) {
+        let flag = inherited.iter().find(|flag| variable_of(flag.name) == name);
+        // An empty variable sets nothing.
+        let flag = flag.filter(|flag| !value.is_empty() || call.given.was_given(flag.name));
+        match flag {
             None => log::warn(
                 "",
                 "flags/flag.go:94",

@@ -114,12 +114,17 @@ async fn follow(
                 continue;
             }
         };
-        let Some(response) = response else { return Err(Exit::with(5, "watch is canceled by the server")) };
+        let Some(mut response) = response else { return Err(Exit::with(5, "watch is canceled by the server")) };
         if response.created && !response.canceled && response.events.is_empty() {
             continue;
         }
         if response.canceled {
             eprintln!("watch was canceled ({})", reason(&response));
+            if is_refusal(&response) {
+                // As Go's client, which makes up an answer of its own.
+                let header = Some(pb::ResponseHeader::default());
+                response = pb::WatchResponse { header, canceled: true, ..Default::default() };
+            }
         }
         if is_progress(&response) {
             let revision = response.header.as_ref().map_or(0, |header| header.revision);
@@ -149,8 +154,16 @@ fn is_progress(response: &pb::WatchResponse) -> bool {
         && header != 0
 }
 
+/// A watch that never began.
+fn is_refusal(response: &pb::WatchResponse) -> bool {
+    response.created && response.canceled && !response.cancel_reason.is_empty()
+}
+
 /// Why the watch ended, in the client's words.
 fn reason(response: &pb::WatchResponse) -> String {
+    if is_refusal(response) {
+        return response.cancel_reason.clone();
+    }
     match (response.compact_revision, response.cancel_reason.as_str()) {
         (0, "") => "etcdserver: mvcc: required revision is a future revision".to_owned(),
         (0, reason) => client::Error::Rpc { code: client::Code::Unknown, message: reason.to_owned() }.to_string(),
@@ -225,7 +238,16 @@ fn interactive(call: &mut Call) -> Result<(), Exit> {
 fn read_lines() -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
     let (sender, receiver) = mpsc::channel(1);
     std::thread::spawn(move || {
-        for line in std::io::stdin().lock().split(b'\n') {
+        let mut input = std::io::stdin().lock();
+        loop {
+            let mut line = Vec::new();
+            let read = input.read_until(b'\n', &mut line).map(|_| line.pop());
+            let line = match read {
+                // As Go: a line that does not end is none.
+                Ok(end) if end != Some(b'\n') => return,
+                Ok(_) => Ok(line),
+                Err(e) => Err(e),
+            };
             if sender.blocking_send(line).is_err() {
                 return;
             }

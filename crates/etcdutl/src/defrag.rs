@@ -38,6 +38,7 @@ fn defragment(path: &Path, patience: Duration) -> Result<(), Exit> {
     let start = Instant::now();
     let db = file::open(path, false, patience)?;
     let shown = ("path", log_string(&path.display().to_string()));
+    let (size, used) = (db.size(), db.in_use_bytes());
     let fields: Vec<_> = [shown.clone()].into_iter().chain(sizes(&db)).collect();
     log::info("backend/backend.go:532", "defragmenting", &fields);
     let temporary = temporary(path);
@@ -54,7 +55,18 @@ fn defragment(path: &Path, patience: Duration) -> Result<(), Exit> {
     drop(db);
     let db = file::open(path, false, patience)?;
     let took = ("took", log_string(&go::format_duration(start.elapsed())));
-    let fields: Vec<_> = [shown].into_iter().chain(sizes(&db)).chain([took]).collect();
+    let grown = |now: u64, before: u64| (i128::from(now) - i128::from(before)).to_string();
+    let [bytes, text, used_bytes, used_text] = sizes(&db);
+    let fields = [
+        shown,
+        ("current-db-size-bytes-diff", grown(db.size(), size)),
+        bytes,
+        text,
+        ("current-db-size-in-use-bytes-diff", grown(db.in_use_bytes(), used)),
+        used_bytes,
+        used_text,
+        took,
+    ];
     log::info("backend/backend.go:602", "finished defragmenting directory", &fields);
     Ok(())
 }

@@ -17,7 +17,9 @@ pub fn draw(headers: &[&str], rows: &[Vec<String>]) -> String {
     let line = |cells: Vec<String>| format!("│{}│\n", cells.join("│"));
     let mut text = rule("┌", "┬", "┐");
     text += &line(headers.iter().zip(&widths).map(|(header, width)| format!(" {header:^width$} ")).collect());
-    text += &rule("├", "┼", "┤");
+    if !rows.is_empty() {
+        text += &rule("├", "┼", "┤");
+    }
     for row in rows {
         let cells = widths.iter().enumerate().map(|(column, width)| format!(" {:>width$} ", cell(row, column)));
         text += &line(cells.collect());
@@ -35,5 +37,10 @@ mod tests {
             "┌───────────┬────────────┐\n│    ID     │ PEER ADDRS │\n├───────────┼────────────┤\n│ 123456789 │          x │\n\
              └───────────┴────────────┘\n"
         );
+    }
+
+    #[test]
+    fn without_rows_there_is_no_line_below_the_headers() {
+        assert_eq!(super::draw(&["id"], &[]), "┌────┐\n│ ID │\n└────┘\n");
     }
 }

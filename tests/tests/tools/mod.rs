@@ -133,8 +133,10 @@ pub fn plain(said: &str, names: &[(String, &str)]) -> String {
 fn plain_word(word: &str) -> &str {
     const ID_DIGITS: usize = 14;
     let is_id = word.len() >= ID_DIGITS && word.bytes().all(|b| b.is_ascii_hexdigit());
-    let number = word.trim_end_matches(['m', 'µ', 'n', 's']);
-    let is_duration = number.len() < word.len() && number.contains('.') && number.parse::<f64>().is_ok();
+    // It may end a sentence.
+    let length = word.trim_end_matches('.');
+    let number = length.trim_end_matches(['m', 'µ', 'n', 's']);
+    let is_duration = number.len() < length.len() && number.contains('.') && number.parse::<f64>().is_ok();
     match (is_id, is_duration) {
         (true, _) => "ID",
         (_, true) => "DURATION",
