@@ -324,7 +324,7 @@ async fn a_leased_key_is_read_without_the_cluster_and_given_to_the_proxy_that_wr
     let txn = ask::txn(vec![ask::value_is("a", "2")], vec![put_a], Vec::new());
     let done: Result<pb::TxnResponse, _> = other.unary(ask::TXN, &txn).await;
     assert!(done.expect("a transaction").succeeded);
-    let deleted: Result<pb::DeleteRangeResponse, _> = one.unary(ask::DELETE, &ask::delete("", "\0")).await;
+    let deleted: Result<pb::DeleteRangeResponse, _> = one.unary(ask::DELETE, &ask::delete("a", "\0")).await;
     assert_eq!(deleted.expect("a deletion").deleted, 1);
     assert_eq!((read(&one).await, read(&other).await), (None, None));
 }

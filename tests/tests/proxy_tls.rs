@@ -4,7 +4,7 @@ mod tools;
 
 use oxetcd_tests::certs::{Authority, Pair, Wish};
 use oxetcd_tests::places::our_etcd;
-use oxetcd_tests::process::{Launch, Proxy, Server, assert_said_as_go, outcome, run, text};
+use oxetcd_tests::process::{Launch, Proxy, Server, assert_said_as_go, run, text};
 use oxetcd_tests::temp::TempDir;
 use std::path::Path;
 use std::process::Command;
