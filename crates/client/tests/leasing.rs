@@ -40,7 +40,7 @@ impl Stage {
 
     async fn leasing(&self) -> Leasing {
         let client = client_of(self.server.client_address()).await;
-        Leasing::open(&client, PREFIX, TTL, Limits::default()).await.expect("a session")
+        Leasing::join(&client, PREFIX, TTL, Limits::default()).await.expect("a session")
     }
 
     /// What is read while nobody answers; `None`: it was not kept.
@@ -172,7 +172,7 @@ async fn a_session_that_ends_keeps_nothing_and_another_begins() {
 async fn what_is_too_much_is_given_back() {
     let stage = Stage::new("leasing-limits").await;
     let limits = Limits { keys: 2, ..Limits::default() };
-    let one = Leasing::open(&stage.client, PREFIX, TTL, limits).await.unwrap();
+    let one = Leasing::join(&stage.client, PREFIX, TTL, limits).await.unwrap();
     for key in ["a", "b", "c"] {
         read(&one, key).await;
     }

@@ -52,6 +52,7 @@ fn data(release: &Release) -> Result<Tree> {
         ("NOTICE", &format!("{doc}/copyright")),
         ("docs", &format!("{doc}/docs")),
         ("contrib", &format!("{doc}/contrib")),
+        ("examples", &format!("{doc}/examples")),
     ] {
         release.copy(&mut tree, from, to)?;
     }

@@ -150,7 +150,10 @@ impl Release {
             names.sort_by_key(std::fs::DirEntry::file_name);
             for name in names {
                 let name = name.file_name().into_string().map_err(|name| format!("{name:?} is no text"))?;
-                self.copy(tree, &format!("{from}/{name}"), &format!("{to}/{name}"))?;
+                // What Python leaves beside an example that somebody ran.
+                if name != "__pycache__" {
+                    self.copy(tree, &format!("{from}/{name}"), &format!("{to}/{name}"))?;
+                }
             }
         } else if path.exists() {
             let runs = std::os::unix::fs::PermissionsExt::mode(&path.metadata()?.permissions()) & 0o100 != 0;

@@ -5,7 +5,7 @@ use super::tree::{Tree, gzip};
 use crate::Result;
 
 /// What stands beside the programs; no name here begins with `etcd`, since people move `etcd-v*/etcd*` to their path.
-const BESIDE: [&str; 9] = [
+const BESIDE: [&str; 10] = [
     "README.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
@@ -14,6 +14,7 @@ const BESIDE: [&str; 9] = [
     "NOTICE",
     "docs",
     "contrib",
+    "examples",
     "packaging/README.md",
 ];
 

@@ -103,7 +103,7 @@ struct Shared {
 /// # async fn example() -> Result<(), client::Error> {
 /// use client::pb::etcdserverpb as pb;
 /// let client = client::Client::connect(client::Config::default()).await?;
-/// let leasing = client::Leasing::open(&client, "leases/", 60, client::Limits::default()).await?;
+/// let leasing = client::Leasing::join(&client, "leases/", 60, client::Limits::default()).await?;
 /// let get = pb::RangeRequest { key: "config".into(), ..Default::default() };
 /// leasing.range(get.clone()).await?; // asks the server
 /// leasing.range(get).await?; // does not
@@ -132,15 +132,15 @@ impl Leasing {
     ///
     /// # Errors
     /// The server's, or that the deadline passed.
-    pub async fn open(client: &Client, prefix: impl Into<Bytes>, ttl: i64, limits: Limits) -> Result<Leasing, Error> {
-        Leasing::open_in(client, Bytes::new(), prefix, ttl, limits).await
+    pub async fn join(client: &Client, prefix: impl Into<Bytes>, ttl: i64, limits: Limits) -> Result<Leasing, Error> {
+        Leasing::join_in(client, Bytes::new(), prefix, ttl, limits).await
     }
 
-    /// As [`Leasing::open`], for keys that all begin with a namespace: the prefix follows it in leasing keys.
+    /// As [`Leasing::join`], for keys that all begin with a namespace: the prefix follows it in leasing keys.
     ///
     /// # Errors
     /// The server's, or that the deadline passed.
-    pub async fn open_in(
+    pub async fn join_in(
         client: &Client,
         namespace: impl Into<Bytes>,
         prefix: impl Into<Bytes>,
@@ -207,7 +207,7 @@ impl Leasing {
         owned.known(key).cloned()
     }
 
-    /// Whether this asks on behalf of whoever opened it.
+    /// Whether this asks on behalf of whoever joined.
     fn is_own(&self) -> bool {
         self.client.is_same_user(&self.shared.client)
     }

@@ -195,7 +195,7 @@ async fn lease_keys(given: &Parsed, cluster: &Client) -> Option<Leasing> {
     }
     loop {
         let (namespace, prefix) = (namespace.clone(), prefix.clone());
-        match Leasing::open_in(cluster, namespace, prefix, LEASING_TTL, client::Limits::default()).await {
+        match Leasing::join_in(cluster, namespace, prefix, LEASING_TTL, client::Limits::default()).await {
             Ok(leasing) => return Some(leasing),
             Err(e) => Note::new(Level::Warn, "failed to lease keys").text("error", &e.to_string()).log(),
         }
