@@ -271,12 +271,12 @@ impl Stm {
         let (header, ranges) = match keys {
             [key] => {
                 let range = self.client.range(get(key)).await?;
-                (range.header.clone(), vec![range])
+                (range.header, vec![range])
             }
             keys => {
                 let success = keys.iter().map(|key| op(Op::RequestRange(get(key)))).collect();
                 let done = self.client.txn_of_reads(pb::TxnRequest { success, ..Default::default() }).await?;
-                (done.header.clone(), ranges_of(done))
+                (done.header, ranges_of(done))
             }
         };
         let at = if revision > 0 { revision } else { header.map_or(0, |header| header.revision) };

@@ -431,7 +431,7 @@ fn answer(known: &Known, request: &pb::RangeRequest) -> pb::RangeResponse {
     if request.keys_only {
         kvs.iter_mut().for_each(|kv| kv.value.clear());
     }
-    pb::RangeResponse { header: Some(known.header.clone()), kvs, more: false, count: i64::from(kv.is_some()) }
+    pb::RangeResponse { header: Some(known.header), kvs, more: false, count: i64::from(kv.is_some()) }
 }
 
 #[cfg(test)]

@@ -334,15 +334,15 @@ mod tests {
     fn nothing_is_kept_while_writes_overlap() {
         let (mut owned, key) = (owned(), Bytes::from("k"));
         acquire(&mut owned, "k", 5);
-        let first = owned.begin_write(&[key.clone()], &[]);
+        let first = owned.begin_write(std::slice::from_ref(&key), &[]);
         assert_eq!(value(&mut owned, "k"), None);
-        let second = owned.begin_write(&[key.clone()], &[]);
+        let second = owned.begin_write(std::slice::from_ref(&key), &[]);
         // Which of the two was done last is not known here.
         owned.end_write(second, Some((&key, known(7, "second"))));
         assert_eq!(value(&mut owned, "k"), None);
         owned.end_write(first, Some((&key, known(6, "first"))));
         assert_eq!(value(&mut owned, "k"), None);
-        let alone = owned.begin_write(&[key.clone()], &[]);
+        let alone = owned.begin_write(std::slice::from_ref(&key), &[]);
         owned.end_write(alone, Some((&key, known(8, "alone"))));
         assert_eq!(value(&mut owned, "k"), Some("alone".into()));
     }
@@ -352,7 +352,7 @@ mod tests {
         let (mut owned, key, now) = (owned(), Bytes::from("k"), Instant::now());
         acquire(&mut owned, "k", 5);
         let before = owned.begin_read(&key, now).unwrap();
-        let write = owned.begin_write(&[key.clone()], &[]);
+        let write = owned.begin_write(std::slice::from_ref(&key), &[]);
         let beside = owned.begin_read(&key, now).unwrap();
         owned.end_write(write, None);
         owned.end_read(before, Some(known(5, "before")));
@@ -388,7 +388,7 @@ mod tests {
         owned.end_read(ticket, Some(leased));
         assert_eq!((value(&mut owned, "k"), owned.revision(&key)), (None, 5));
         let ticket = owned.begin_read(&key, now).unwrap();
-        let write = owned.begin_write(&[key.clone()], &[]);
+        let write = owned.begin_write(std::slice::from_ref(&key), &[]);
         owned.clear();
         owned.end_read(ticket, Some(known(6, "v")));
         owned.end_write(write, Some((&key, known(7, "v"))));

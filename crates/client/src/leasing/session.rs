@@ -42,18 +42,14 @@ pub(super) async fn open(shared: &Shared) -> Result<(Session, Watch), Error> {
 pub(super) async fn keep(shared: Arc<Shared>, first: (Session, Watch)) {
     let mut next = Some(first);
     loop {
-        match next.take() {
-            Some((session, watch)) => {
-                *shared.session.lock() = Some(session);
-                live(&shared, session.lease, watch).await;
-                *shared.session.lock() = None;
-                shared.owned.lock().clear();
-                // Where the lease is gone this says so; where it can't be reached it ends by itself.
-                drop(
-                    shared.client.with_timeout(RETRY).lease_revoke(pb::LeaseRevokeRequest { id: session.lease }).await,
-                );
-            }
-            None => {}
+        if let Some((session, watch)) = next.take() {
+            *shared.session.lock() = Some(session);
+            live(&shared, session.lease, watch).await;
+            *shared.session.lock() = None;
+            shared.owned.lock().clear();
+            // Where the lease is gone this says so; where it can't be reached it ends by itself.
+            let revoke = pb::LeaseRevokeRequest { id: session.lease };
+            drop(shared.client.with_timeout(RETRY).lease_revoke(revoke).await);
         }
         tokio::time::sleep(RETRY).await;
         next = open(&shared).await.ok();

@@ -151,7 +151,7 @@ impl Leasing {
 /// What the second request has read.
 fn second(done: &pb::TxnResponse) -> Option<Known> {
     let Some(Done::ResponseRange(range)) = done.responses.get(1)?.response.as_ref() else { return None };
-    Some(Known { header: done.header.clone()?, kv: range.kvs.first().cloned() })
+    Some(Known { header: done.header?, kv: range.kvs.first().cloned() })
 }
 
 /// The answer to a transaction that only looks at what is known; `None`: the server has to be asked.
@@ -159,7 +159,7 @@ fn evaluate(owned: &mut Owned, request: &pb::TxnRequest) -> Option<pb::TxnRespon
     let mut header = pb::ResponseHeader::default();
     let mut newest = |known: &Known| {
         if known.header.revision >= header.revision {
-            header = known.header.clone();
+            header = known.header;
         }
     };
     let mut succeeded = true;

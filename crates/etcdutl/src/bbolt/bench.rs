@@ -242,7 +242,7 @@ impl Measured {
 
     fn shown(&self, what: &str) -> String {
         let each = self.nanoseconds_each();
-        let rate = if each == 0 { 0 } else { 1_000_000_000 / each };
+        let rate = 1_000_000_000_u64.checked_div(each).unwrap_or(0);
         let took = go::format_duration(self.took);
         let each = go::format_duration(Duration::from_nanos(each));
         format!("# {what}\t{}(ops)\t{took}\t({each}/op)\t({rate} op/sec)", self.operations)
